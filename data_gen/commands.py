@@ -1,0 +1,94 @@
+"""The commands ``zoo generate`` and ``zoo recipes``."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data_gen.recipe import Recipe
+from data_gen.recipes import RECIPES
+from data_gen.recipes import recipe as find_recipe
+from data_gen.runner import Run, carry_out, prepare
+from zoo.networks import build
+
+
+def generate(
+    recipe: str,
+    *,
+    out: Path,
+    data: Path | None = None,
+    members: int | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    engine: str = "stacked",
+    workers: int | None = None,
+    device: str = "cpu",
+) -> None:
+    """Train a population and store it; run again after an interruption to resume.
+
+    Parameters
+    ----------
+    recipe
+        Name of a recipe; `zoo recipes` lists them.
+    out
+        The zoo to write to, made where absent.
+    data
+        Folder with the data files, for recipes that read files.
+    members
+        Number of networks; the recipe's own by default.
+    epochs
+        Epochs per network; the recipe's own by default. Checkpoints keep their relative places.
+    seed
+        Seed of everything random.
+    name
+        Name of the population; the recipe's own by default.
+    engine
+        What trains: stacked or loop.
+    workers
+        Processes; one per processor by default.
+    device
+        cpu or cuda.
+    """
+    chosen = find_recipe(recipe, num_members=members, epochs=epochs, seed=seed, population=name)
+    run = Run(recipe=chosen, out=out, data=data, engine=engine, workers=workers, device=device)
+    writer, plan, problem = prepare(run)
+    print(f"{chosen.name} into {out}: {plan}.")
+    with tqdm(
+        total=plan.num_members * plan.epochs,
+        initial=plan.num_done * plan.epochs,
+        unit="member-epoch",
+        unit_scale=True,
+        smoothing=0.1,
+    ) as bar:
+        carry_out(run, writer, plan, problem, progress=bar.update)
+    _summarise(out, chosen)
+
+
+def recipes() -> None:
+    """List the recipes."""
+    rows = [("name", "members", "epochs", "parameters", "needs", "what")]
+    for make in RECIPES.values():
+        each = make()
+        parameters = sum(p.numel() for p in build(each.network).parameters())
+        needs = "--data" if each.problem["name"] == "idx" else "-"
+        counts = (str(each.num_members), str(each.epochs), f"{parameters:,}")
+        rows.append((each.name, *counts, needs, each.description))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        print("  ".join([*cells, row[-1]]))
+
+
+def _summarise(out: Path, recipe: Recipe) -> None:
+    import zoo
+
+    store = zoo.open(out)
+    table = store[recipe.name].table
+    diverged = int(table["diverged"].sum())
+    finished = table.filter(~table["diverged"])["test_accuracy"]
+    spread = [finished.min(), finished.median(), finished.max()]
+    accuracy = ", ".join("none" if value is None else f"{value:.3f}" for value in spread)
+    print(
+        f"{recipe.name}: {len(table)} members stored, {diverged} of them diverged; test accuracy "
+        f"min, median, max: {accuracy}. Dataset version {store.version}."
+    )

@@ -1,0 +1,295 @@
+"""One stack of members on its way from initialisation to the last epoch."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_gen.engines.evaluation import Evaluator
+from data_gen.engines.graph import Program, Runner, sections_of
+from data_gen.engines.initialisation import initialise
+from data_gen.engines.members import BlockResult, Samples, noisy_targets
+from data_gen.engines.operators import Stack
+from data_gen.engines.optim import FlatOptimizer
+from data_gen.recipe import Recipe
+from data_gen.streams import Purpose, stream
+from zoo.problems import Problem
+from zoo.space import TensorSpec, WeightSpace
+
+ROW_MULTIPLE = 32
+"""Rows of the weight buffer are padded to this many numbers: no update ends inside a vector."""
+MIN_SLOTS = 2
+"""Kernels treat a stack of one as a special case; a single member gets a ghost beside it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the chunks of one call share; arrays and lists have one entry per member of the call."""
+
+    recipe: Recipe
+    problem: Problem
+    space: WeightSpace
+    settings: Mapping[str, np.ndarray]
+    samples: list[Samples]
+    result: BlockResult
+    programs: Callable[[str], tuple[Program, Program]]
+    progress: Callable[[float], None]
+    device: torch.device
+
+    def activation(self, position: int) -> str:
+        """Return a member's activation, empty for a network without that field."""
+        return str(self.settings["activation"][position]) if "activation" in self.settings else ""
+
+
+class Chunk:
+    """Members of one batch size that step together, each through its own sequence of batches.
+
+    Slots hold members; ghosts are copies of the first slot that fill the stack up to a size.
+    Members leave when they are done or diverge.
+
+    Parameters
+    ----------
+    job
+        Shared by all chunks.
+    positions
+        The members' positions in the call.
+    fixed_size
+        Number of slots to keep at all times; ``None`` lets the stack shrink.
+    """
+
+    def __init__(self, job: Job, positions: list[int], *, fixed_size: int | None) -> None:
+        self._job, self._fixed_size = job, fixed_size
+        order = sorted(
+            positions, key=lambda k: (job.settings["optimizer"][k], job.activation(k), k)
+        )
+        self._trainable = [t for t in job.space.tensors if t.kind == "parameter"]
+        self._buffers = [t for t in job.space.tensors if t.kind == "buffer"]
+        self._width = -(-job.space.num_trainable // ROW_MULTIPLE) * ROW_MULTIPLE
+        self._inputs = job.problem.train_inputs.to(job.device)
+        self._targets = job.problem.train_targets.to(job.device)
+        self._evaluator = Evaluator(
+            job.recipe, job.problem, job.space, job.programs, device=job.device
+        )
+        self._fill(self._with_ghosts(order))
+
+    def run(self) -> None:
+        """Train every member to its end and record its checkpoints."""
+        self._record(np.arange(self._num_members))
+        while self._num_members:
+            self._begin_epochs()
+            left = self._num_steps - self._step_in_epoch
+            count = int(left[: self._num_members].min())
+            self._train(count)
+            self._end_epochs()
+
+    # ---- slots --------------------------------------------------------------------------------
+    def _with_ghosts(self, members: list[int]) -> np.ndarray:
+        size = self._fixed_size or max(len(members), MIN_SLOTS)
+        self._num_members = len(members)
+        return np.array(members + [members[0]] * (size - len(members)), dtype=np.int64)
+
+    def _fill(self, slots: np.ndarray) -> None:
+        """Make the stack at epoch 0."""
+        job, settings = self._job, self._job.settings
+        self._slots = slots
+        vectors = {
+            k: initialise(
+                job.space,
+                job.samples[k].seed,
+                scheme=settings["init"][k],
+                scale=settings["init_scale"][k],
+                std=settings["init_std"][k],
+            )
+            for k in dict.fromkeys(slots.tolist())
+        }
+        whole = torch.from_numpy(np.stack([vectors[k] for k in slots.tolist()])).to(job.device)
+        self._weights = torch.zeros(len(slots), self._width, device=job.device)
+        self._weights[:, : job.space.num_trainable] = whole[:, : job.space.num_trainable]
+        self._states = whole[:, job.space.num_trainable :].clone()
+        self._optimizer = FlatOptimizer(
+            [str(rule) for rule in settings["optimizer"][slots]],
+            settings["learning_rate"][slots].astype(np.float64),
+            settings["weight_decay"][slots].astype(np.float64),
+            settings["momentum"][slots].astype(np.float64),
+            width=self._width,
+            has_decay="weight_decay" in job.recipe.hyperparameters,
+            device=job.device,
+        )
+        self._epoch = np.zeros(len(slots), dtype=np.int64)
+        self._step_in_epoch = np.zeros(len(slots), dtype=np.int64)
+        self._num_steps = np.array([job.samples[k].steps for k in slots], dtype=np.int64)
+        self._batches = [np.zeros((0, 0), dtype=np.int64)] * len(slots)
+        self._draws: list[np.random.Generator | None] = [None] * len(slots)
+        self._own_targets = self._noisy_targets()
+        self._prepare()
+
+    def _noisy_targets(self) -> Tensor | None:
+        """Return every slot's labels ``[N, n]``, or ``None`` where all members see the true ones."""
+        noise = self._job.settings["label_noise"][self._slots]
+        if not (noise > 0).any():
+            return None
+        targets, classes = self._job.problem.train_targets.numpy(), self._job.problem.num_classes
+        rows = [
+            noisy_targets(targets, classes, self._job.samples[k].seed, float(part))
+            for k, part in zip(self._slots, noise, strict=True)
+        ]
+        return torch.from_numpy(np.stack(rows)).to(self._job.device)
+
+    def _keep(self, rows: np.ndarray) -> None:
+        """Let the other members go."""
+        rows = np.concatenate([rows, np.zeros(0, dtype=np.int64)])
+        self._num_members = len(rows)
+        size = self._fixed_size or max(len(rows), MIN_SLOTS)
+        if not len(rows) or size == len(self._slots) == len(rows):
+            return
+        rows = np.concatenate([rows, np.full(size - len(rows), rows[0])])
+        index = torch.from_numpy(rows).to(self._job.device)
+        self._slots, self._epoch = self._slots[rows], self._epoch[rows]
+        self._step_in_epoch, self._num_steps = self._step_in_epoch[rows], self._num_steps[rows]
+        self._batches = [self._batches[row] for row in rows]
+        self._draws = [self._draws[row] for row in rows]
+        self._weights, self._states = self._weights[index], self._states[index]
+        if self._own_targets is not None:
+            self._own_targets = self._own_targets[index]
+        self._optimizer.select(rows)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make what depends on the slots alone: program, views of the weights, dropout scales."""
+        job = self._job
+        kinds = sections_of([job.activation(k) for k in self._slots.tolist()])
+        self._runner = Runner([(job.programs(kind)[0], count) for kind, count in kinds])
+        self._gradients = torch.zeros_like(self._weights)
+        self._leaves = {
+            name: view.requires_grad_()
+            for name, view in self._views(self._weights, self._trainable)
+        }
+        self._dropout = job.settings.get("dropout", np.zeros(len(job.samples)))[self._slots]
+        self._dropout_rate = _column(self._dropout, job.device)
+        self._dropout_scale = _column(1 / (1 - self._dropout), job.device)
+
+    def _views(self, rows: Tensor, tensors: list[TensorSpec]) -> list[tuple[str, Tensor]]:
+        start, views = 0, []
+        for tensor in tensors:
+            part = rows[:, start : start + tensor.numel].detach()
+            views.append((tensor.name, part.unflatten(1, tensor.shape or (1,))))
+            start += tensor.numel
+        return views
+
+    # ---- epochs -------------------------------------------------------------------------------
+    def _begin_epochs(self) -> None:
+        for slot in np.flatnonzero(self._step_in_epoch == 0):
+            if slot >= self._num_members:
+                self._batches[slot] = self._batches[0]
+                continue
+            samples, epoch = self._job.samples[self._slots[slot]], int(self._epoch[slot])
+            self._batches[slot] = samples.epoch(epoch)
+            if self._dropout[slot] > 0:
+                self._draws[slot] = stream(samples.seed, Purpose.DROPOUT, epoch)
+
+    def _end_epochs(self) -> None:
+        ended = self._step_in_epoch == self._num_steps
+        self._epoch[ended] += 1
+        self._step_in_epoch[ended] = 0
+        rows = np.flatnonzero(ended[: self._num_members])
+        if not len(rows):
+            return
+        self._drop_diverged(rows)
+
+    def _drop_diverged(self, rows: np.ndarray) -> None:
+        finite = torch.isfinite(self._weights[torch.from_numpy(rows)]).all(1).cpu().numpy()
+        for row in rows[~finite]:
+            self._job.result.mark_diverged(int(self._slots[row]), int(self._epoch[row]))
+        gone = set(rows[~finite].tolist()) | set(self._record(rows[finite]))
+        self._job.progress(float(len(rows)))
+        done = set(rows[self._epoch[rows] == self._job.recipe.epochs].tolist())
+        lost = sum(self._job.recipe.epochs - int(self._epoch[row]) for row in gone - done)
+        if lost:
+            self._job.progress(float(lost))
+        kept = [row for row in range(self._num_members) if row not in gone | done]
+        self._keep(np.array(kept, dtype=np.int64))
+
+    def _record(self, rows: np.ndarray) -> list[int]:
+        """Keep checkpoints of members that have one now; returns the rows that have diverged."""
+        recipe, diverged = self._job.recipe, []
+        rows = rows[np.isin(self._epoch[rows], recipe.checkpoints)]
+        if not len(rows):
+            return []
+        vectors = self._vectors(rows)
+        kinds = [self._job.activation(k) for k in self._slots[rows].tolist()]
+        metrics = self._evaluator.measure(vectors, kinds, fixed_size=self._fixed_size)
+        plain = vectors.cpu().numpy()
+        for place, row in enumerate(rows):
+            own = {name: float(values[place]) for name, values in metrics.items()}
+            position, epoch = int(self._slots[row]), int(self._epoch[row])
+            if not self._job.result.record(position, epoch, recipe, plain[place], own):
+                diverged.append(int(row))
+        return diverged
+
+    def _vectors(self, rows: np.ndarray) -> Tensor:
+        index = torch.from_numpy(rows).to(self._job.device)
+        trainable = self._weights[index, : self._job.space.num_trainable]
+        return torch.cat([trainable, self._states[index]], dim=1)
+
+    # ---- steps --------------------------------------------------------------------------------
+    def _train(self, count: int) -> None:
+        """Let every member take its next ``count`` steps."""
+        chosen = np.stack(
+            [
+                batches[start : start + count]
+                for batches, start in zip(self._batches, self._step_in_epoch, strict=True)
+            ]
+        )
+        indices = torch.from_numpy(chosen).to(self._job.device)
+        for step in range(count):
+            self._step(indices[:, step])
+        self._step_in_epoch += count
+
+    def _step(self, indices: Tensor) -> None:
+        """Take one step with the samples ``[N, batch]``."""
+        indices = indices.contiguous()
+        members, batch = indices.shape
+        inputs = self._inputs.index_select(0, indices.flatten()).unflatten(0, (members, batch))
+        targets = self._take_targets(indices)
+        dropout = self._mask if (self._dropout > 0).any() else None
+        tensors = self._leaves | dict(self._views(self._states, self._buffers))
+        logits, updates = self._runner(tensors, inputs, Stack(batch, dropout))
+        slope = torch.softmax(logits.detach(), -1)
+        slope.scatter_add_(
+            2, targets[..., None], slope.new_full((1, 1, 1), -1).expand(members, batch, 1)
+        )
+        gradients = torch.autograd.grad(logits, list(self._leaves.values()), slope.div_(batch))
+        with torch.no_grad():
+            self._gather_gradients(gradients)
+            self._optimizer.step(self._weights, self._gradients)
+            self._update_states(updates)
+
+    def _take_targets(self, indices: Tensor) -> Tensor:
+        if self._own_targets is None:
+            return self._targets.index_select(0, indices.flatten()).view(indices.shape)
+        return self._own_targets.gather(1, indices)
+
+    def _gather_gradients(self, gradients: tuple[Tensor, ...]) -> None:
+        parts = [gradient.flatten(1) for gradient in gradients]
+        torch.cat(parts, dim=1, out=self._gradients[:, : self._job.space.num_trainable])
+
+    def _update_states(self, updates: Mapping[str, Tensor]) -> None:
+        for name, view in self._views(self._states, self._buffers):
+            if name in updates:
+                view.copy_(updates[name].view(view.shape))
+
+    def _mask(self, shape: torch.Size) -> Tensor:
+        """Draw what activations ``[N, ...]`` are multiplied with: 0, or ``1 / (1 - p)``."""
+        uniform = np.ones(shape, dtype=np.float32)
+        for slot, rng in enumerate(self._draws[: self._num_members]):
+            if rng is not None:
+                rng.random(dtype=np.float32, out=uniform[slot])
+        drawn = torch.from_numpy(uniform).to(self._job.device)
+        column = (-1, *[1] * (len(shape) - 1))
+        return (drawn >= self._dropout_rate.view(column)) * self._dropout_scale.view(column)
+
+
+def _column(values: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32)).to(device)

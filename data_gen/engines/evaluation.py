@@ -1,0 +1,130 @@
+"""Metrics of a stack of members."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from data_gen.engines.graph import Program, Runner, sections_of
+from data_gen.engines.operators import Stack
+from data_gen.recipe import Recipe
+from zoo.networks import build, to_dict
+from zoo.problems import Problem, score
+from zoo.space import WeightSpace
+
+_SAMPLES = 500
+"""Samples per pass: a fixed number, since products of another height round differently."""
+
+
+_ROW_MULTIPLE = 32
+
+
+def padded_rows(members: int, width: int, device: torch.device) -> Tensor:
+    """Make zeros ``[members, width]`` whose rows start aligned, at equal places modulo 128 bytes."""
+    return torch.zeros(members, -(-width // _ROW_MULTIPLE) * _ROW_MULTIPLE, device=device)[
+        :, :width
+    ]
+
+
+class Evaluator:
+    """Measures members on a problem, many at a time.
+
+    Parameters
+    ----------
+    recipe, problem, space
+        What the members are.
+    programs
+        Per activation, the graphs in training and evaluation mode.
+    device
+        Where weights are.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        problem: Problem,
+        space: WeightSpace,
+        programs: Callable[[str], tuple[Program, Program]],
+        *,
+        device: torch.device,
+    ) -> None:
+        self._recipe, self._space, self._programs = recipe, space, programs
+        self._device = device
+        self._parts = {
+            "train": problem.train_probe,
+            "test": (problem.test_inputs, problem.test_targets),
+        }
+        self._modules: dict[str, nn.Module] = {}
+
+    def measure(
+        self, vectors: Tensor, activations: list[str], *, fixed_size: int | None
+    ) -> dict[str, Tensor]:
+        """Compute the metrics of :data:`zoo.problems.METRICS`, ``[n]`` each.
+
+        Parameters
+        ----------
+        vectors
+            ``[n, P]``.
+        activations
+            Per member, neighbours alike where possible.
+        fixed_size
+            Members per pass; ``None`` takes all at once.
+        """
+        size = fixed_size or max(len(vectors), 2)
+        measured: dict[str, list[Tensor]] = {}
+        for start in range(0, len(vectors), size):
+            own, kinds = vectors[start : start + size], activations[start : start + size]
+            for name, values in self._measure_pass(own, kinds, size).items():
+                measured.setdefault(name, []).append(values)
+        return {name: torch.cat(values) for name, values in measured.items()}
+
+    def _measure_pass(
+        self, vectors: Tensor, activations: list[str], size: int
+    ) -> dict[str, Tensor]:
+        ghosts = size - len(vectors)
+        rows = padded_rows(len(vectors) + ghosts, vectors.shape[1], vectors.device)
+        rows[: len(vectors)], rows[len(vectors) :] = vectors, vectors[0]
+        kinds = sections_of([*activations, *[activations[0]] * ghosts])
+        runner = Runner([(self._programs(kind)[1], count) for kind, count in kinds])
+        tensors = self._space.unflatten(rows)
+        measured = {}
+        for part, (inputs, targets) in self._parts.items():
+            logits = self._logits(runner, tensors, inputs)[: len(vectors)]
+            decide = self._decide(activations, vectors, inputs)
+            loss, accuracy = score(logits, targets, decide=decide)
+            measured[f"{part}_loss"], measured[f"{part}_accuracy"] = loss, accuracy
+        return measured
+
+    @torch.no_grad()
+    def _logits(self, runner: Runner, tensors: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        """Compute logits ``[N, samples, classes]`` on the CPU."""
+        members = len(next(iter(tensors.values())))
+        parts = []
+        for batch in torch.split(inputs.to(self._device), _SAMPLES):
+            shared = batch.expand(members, *batch.shape)
+            parts.append(runner(tensors, shared, Stack(len(batch)))[0].cpu())
+        return torch.cat(parts, dim=1)
+
+    def _decide(
+        self, activations: list[str], vectors: Tensor, inputs: Tensor
+    ) -> Callable[[int, Tensor], Tensor]:
+        """Make what computes a member's logits in float64, where float32 cannot decide."""
+
+        @torch.no_grad()
+        def decide(position: int, samples: Tensor) -> Tensor:
+            module = self._module(activations[position])
+            tensors = self._space.state_dict(vectors[position].cpu().double())
+            output: Tensor = functional_call(module, tensors, inputs[samples].double())
+            return output
+
+        return decide
+
+    def _module(self, activation: str) -> nn.Module:
+        """Return the plain module of members with an activation; its own weights do not matter."""
+        if activation not in self._modules:
+            config = to_dict(self._recipe.network)
+            if activation:
+                config["activation"] = activation
+            self._modules[activation] = build(config).double().eval()
+        return self._modules[activation]

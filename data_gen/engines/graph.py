@@ -1,0 +1,286 @@
+"""The graph of a network, as the stacked engine runs it: once for a stack of members at a time."""
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import Node
+
+from data_gen.engines.operators import (
+    EXAMPLE_BATCH,
+    Stack,
+    find_operator,
+    in_memory_order,
+    is_batched,
+    is_elementwise,
+    is_heavy,
+)
+from zoo.errors import TraceError
+from zoo.symmetry.export import export
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A value computed earlier: its position among a program's values."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator, its arguments with :class:`Ref` for values, and where its value goes."""
+
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: tuple[tuple[str, Any], ...]
+    result: int
+
+    def same_inputs(self, other: "Call") -> bool:
+        """Whether another call reads the same first value and writes the same place."""
+        return (self.args[:1], self.result) == (other.args[:1], other.result)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network in training or evaluation mode.
+
+    Parameters
+    ----------
+    inputs
+        Names of the tensors that fill the first values, in order; ``None`` is the network's input.
+    calls
+        Operators in order.
+    output
+        Value of the network's output.
+    updates
+        Per buffer, the value it has after the step.
+    """
+
+    inputs: tuple[str | None, ...]
+    calls: tuple[Call, ...]
+    output: Ref
+    updates: tuple[tuple[str, Ref], ...]
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether small stacks serve it best, since few members fill the cache."""
+        return any(is_heavy(call.target) for call in self.calls)
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether every operator has a batched form, so that stacks may have any size."""
+        return all(is_batched(call.target) for call in self.calls)
+
+    def merges_with(self, other: "Program") -> bool:
+        """Whether both differ in elementwise functions alone: one pass can run them together."""
+        return (
+            self.inputs == other.inputs
+            and self.output == other.output
+            and self.updates == other.updates
+            and len(self.calls) == len(other.calls)
+            and all(
+                mine == theirs
+                or (
+                    is_elementwise(mine.target)
+                    and is_elementwise(theirs.target)
+                    and mine.same_inputs(theirs)
+                )
+                for mine, theirs in zip(self.calls, other.calls, strict=True)
+            )
+        )
+
+
+def capture(module: nn.Module, example: Tensor, *, training: bool) -> Program:
+    """Trace a module whose one input has :data:`~data_gen.engines.operators.EXAMPLE_BATCH` samples.
+
+    Raises
+    ------
+    TraceError
+        If the module cannot be captured.
+    """
+    exported = export(module, (example,), training=training)
+    reader = _Reader(exported)
+    return reader.program()
+
+
+class _Reader:
+    """Turns an exported program into a :class:`Program`."""
+
+    def __init__(self, exported: ExportedProgram) -> None:
+        self._exported = exported
+        self._index: dict[Node, int] = {}
+
+    def program(self) -> Program:
+        signature = self._exported.graph_signature
+        names = {
+            spec.arg.name: spec.target if spec.kind is not InputKind.USER_INPUT else None
+            for spec in signature.input_specs
+        }
+        inputs: list[str | None] = []
+        calls: list[Call] = []
+        results: Sequence[Node] = ()
+        for node in self._exported.graph.nodes:
+            if node.op == "placeholder":
+                self._index[node] = len(inputs)
+                inputs.append(names[node.name])
+            elif node.op == "output":
+                results = node.args[0]
+            elif node.op == "call_function":
+                self._index[node] = len(self._index)
+                calls.append(self._call(node))
+            else:
+                raise TraceError(f"Cannot run {node.op} {node.name!r} for a stack of members.")
+        return self._assemble(tuple(inputs), calls, results)
+
+    def _assemble(
+        self, inputs: tuple[str | None, ...], calls: list[Call], results: Sequence[Node]
+    ) -> Program:
+        output, updates = Ref(-1), []
+        buffers = self._exported.state_dict
+        for node, spec in zip(results, self._exported.graph_signature.output_specs, strict=True):
+            if spec.kind is OutputKind.USER_OUTPUT:
+                output = Ref(self._index[node])
+            elif spec.target in buffers and buffers[spec.target].is_floating_point():
+                updates.append((spec.target, Ref(self._index[node])))
+        live = _live(calls, [output, *(ref for _, ref in updates)])
+        return Program(inputs, tuple(live), output, tuple(updates))
+
+    def _call(self, node: Node) -> Call:
+        args = self._refer(node.args)
+        kwargs = tuple((key, self._refer(value)) for key, value in node.kwargs.items())
+        return Call(node.target, args, kwargs, self._index[node])
+
+    def _refer(self, value: Any) -> Any:
+        if isinstance(value, Node):
+            return Ref(self._index[value])
+        if isinstance(value, list | tuple):
+            return tuple(self._refer(item) for item in value)
+        return value
+
+
+def _live(calls: list[Call], wanted: list[Ref]) -> list[Call]:
+    """Drop calls that nothing wanted depends on (integer step counters of BatchNorm, say)."""
+    needed = {ref.index for ref in wanted}
+    kept = []
+    for call in reversed(calls):
+        if call.result in needed:
+            kept.append(call)
+            needed.update(ref.index for ref in _refs([call.args, [v for _, v in call.kwargs]]))
+    return kept[::-1]
+
+
+def _refs(value: Any) -> list[Ref]:
+    if isinstance(value, Ref):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [ref for item in value for ref in _refs(item)]
+    return []
+
+
+def sections_of(kinds: Sequence[str]) -> list[tuple[str, int]]:
+    """Cut a list into runs of equal items: ``[(item, length), ...]``."""
+    runs: list[tuple[str, int]] = []
+    for kind in kinds:
+        if runs and runs[-1][0] == kind:
+            runs[-1] = (kind, runs[-1][1] + 1)
+        else:
+            runs.append((kind, 1))
+    return runs
+
+
+class Runner:
+    """Runs programs that merge, each for its own run of neighbouring members of a stack.
+
+    Parameters
+    ----------
+    sections
+        ``(program, number of members)`` in stack order.
+    """
+
+    def __init__(self, sections: Sequence[tuple[Program, int]]) -> None:
+        self.first = sections[0][0]
+        self._counts = [count for _, count in sections]
+        variants = zip(*(program.calls for program, _ in sections), strict=True)
+        self._calls = [self._plan(calls) for calls in variants]
+
+    def __call__(
+        self, tensors: Mapping[str, Tensor], inputs: Tensor, stack: Stack
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute outputs ``[N, batch, ...]`` and the buffers' new values.
+
+        Parameters
+        ----------
+        tensors
+            Per tensor ``[N, *shape]``.
+        inputs
+            ``[N, batch, ...]``.
+        stack
+            Sizes, and what drops entries.
+        """
+        values: dict[int, Any] = {
+            index: inputs if name is None else tensors.get(name)
+            for index, name in enumerate(self.first.inputs)
+        }
+        for run, args, kwargs, result in self._calls:
+            values[result] = run(stack, *_resolve(args, values), **_resolve_named(kwargs, values))
+        updates = {name: values[ref.index] for name, ref in self.first.updates}
+        return values[self.first.output.index], updates
+
+    def _plan(
+        self, calls: tuple[Call, ...]
+    ) -> tuple[Callable[..., Any], tuple[Any, ...], tuple[tuple[str, Any], ...], int]:
+        first = calls[0]
+        if first.target is operator.getitem:
+            return _pick, first.args, first.kwargs, first.result
+        if all(call == first for call in calls):
+            return find_operator(first.target), first.args, first.kwargs, first.result
+        return self._side_by_side(calls), first.args[:1], (), first.result
+
+    def _side_by_side(self, calls: tuple[Call, ...]) -> Callable[..., Tensor]:
+        """Apply an own elementwise function to each run of members."""
+        runs = _join(calls, self._counts)
+
+        def apply(stack: Stack, values: Tensor) -> Tensor:
+            plain, restore = in_memory_order(values)
+            parts = torch.split(plain, [count for _, count in runs])
+            done = [
+                find_operator(call.target)(stack, part, *call.args[1:], **dict(call.kwargs))
+                for (call, _), part in zip(runs, parts, strict=True)
+            ]
+            return restore(torch.cat(done))
+
+        return apply
+
+
+def _join(calls: Sequence[Call], counts: Sequence[int]) -> list[tuple[Call, int]]:
+    runs: list[tuple[Call, int]] = []
+    for call, count in zip(calls, counts, strict=True):
+        if runs and runs[-1][0] == call:
+            runs[-1] = (call, runs[-1][1] + count)
+        else:
+            runs.append((call, count))
+    return runs
+
+
+def _pick(_: Stack, values: Sequence[Any], index: int) -> Any:
+    return values[index]
+
+
+def _resolve(value: Any, values: Mapping[int, Any]) -> Any:
+    if isinstance(value, Ref):
+        return values[value.index]
+    if isinstance(value, tuple):
+        return tuple(_resolve(item, values) for item in value)
+    return value
+
+
+def _resolve_named(items: tuple[tuple[str, Any], ...], values: Mapping[int, Any]) -> dict[str, Any]:
+    return {key: _resolve(value, values) for key, value in items}
+
+
+__all__ = ["EXAMPLE_BATCH", "Program", "Runner", "capture", "sections_of"]

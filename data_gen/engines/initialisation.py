@@ -1,0 +1,199 @@
+"""Initial weights of members, drawn from their own streams; schemes are those of ``torch.nn.init``.
+
+The values are torch's in distribution, not bit for bit: torch would draw them from its own
+generator.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import erf, prod, sqrt
+
+import numpy as np
+import torch
+
+from data_gen.streams import Purpose, stream
+from zoo.errors import InvalidConfigError, unknown_name
+from zoo.space import TensorSpec, WeightSpace
+
+_CUT = 2.0
+"""Truncated normals end at this many standard deviations, before truncation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fan:
+    """How many inputs and outputs one weight tensor connects."""
+
+    inputs: int
+    outputs: int
+
+
+Scheme = Callable[[np.random.Generator, tuple[int, ...], Fan, float], np.ndarray]
+
+
+def _kaiming_uniform(
+    rng: np.random.Generator, shape: tuple[int, ...], fan: Fan, _: float
+) -> np.ndarray:
+    return _uniform(rng, shape, sqrt(6 / fan.inputs))
+
+
+def _kaiming_normal(
+    rng: np.random.Generator, shape: tuple[int, ...], fan: Fan, _: float
+) -> np.ndarray:
+    return rng.standard_normal(shape) * sqrt(2 / fan.inputs)
+
+
+def _xavier_uniform(
+    rng: np.random.Generator, shape: tuple[int, ...], fan: Fan, _: float
+) -> np.ndarray:
+    return _uniform(rng, shape, sqrt(6 / (fan.inputs + fan.outputs)))
+
+
+def _xavier_normal(
+    rng: np.random.Generator, shape: tuple[int, ...], fan: Fan, _: float
+) -> np.ndarray:
+    return rng.standard_normal(shape) * sqrt(2 / (fan.inputs + fan.outputs))
+
+
+def _default(rng: np.random.Generator, shape: tuple[int, ...], fan: Fan, _: float) -> np.ndarray:
+    return _uniform(rng, shape, 1 / sqrt(fan.inputs))
+
+
+def _plain_uniform(
+    rng: np.random.Generator, shape: tuple[int, ...], _: Fan, std: float
+) -> np.ndarray:
+    return _uniform(rng, shape, sqrt(3) * std)
+
+
+def _plain_normal(
+    rng: np.random.Generator, shape: tuple[int, ...], _: Fan, std: float
+) -> np.ndarray:
+    return rng.standard_normal(shape) * std
+
+
+def _truncated_normal(
+    rng: np.random.Generator, shape: tuple[int, ...], _: Fan, std: float
+) -> np.ndarray:
+    """Invert the distribution function: one uniform number per entry, no rejection."""
+    inside = erf(_CUT / sqrt(2))
+    return _normal_quantile((rng.random(shape) * 2 - 1) * inside) * std
+
+
+def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...], _: Fan, __: float) -> np.ndarray:
+    """Draw rows (or columns, if there are more rows) that are orthonormal, uniformly [1]_.
+
+    References
+    ----------
+    .. [1] Saxe et al., "Exact solutions to the nonlinear dynamics of learning in deep linear neural
+       networks", ICLR 2014.
+    """
+    rows, columns = shape[0], prod(shape[1:])
+    gauss = rng.standard_normal((max(rows, columns), min(rows, columns)))
+    basis, triangle = np.linalg.qr(gauss)
+    basis = basis * np.sign(np.diag(triangle))
+    return (basis if rows >= columns else basis.T).reshape(shape)
+
+
+SCHEMES: dict[str, Scheme] = {
+    "default": _default,
+    "kaiming_uniform": _kaiming_uniform,
+    "kaiming_normal": _kaiming_normal,
+    "xavier_uniform": _xavier_uniform,
+    "xavier_normal": _xavier_normal,
+    "normal": _plain_normal,
+    "uniform": _plain_uniform,
+    "truncated_normal": _truncated_normal,
+    "orthogonal": _orthogonal,
+}
+"""Kaiming and Xavier as torch has them, with gain sqrt(2) (ReLU, fan-in) and gain 1.
+
+``default`` is what ``torch.nn.Linear`` and ``torch.nn.Conv2d`` do when they are made.
+"""
+
+_CONSTANT_ROLES = {"gain": 1.0, "shift": 0.0, "mean": 0.0, "variance": 1.0}
+
+
+def fan_of(tensor: TensorSpec) -> Fan:
+    """Count what a weight tensor connects, from the roles of its axes."""
+    kernel = prod(
+        length
+        for length, axis in zip(tensor.shape, tensor.axes, strict=True)
+        if axis.role == "kernel"
+    )
+    sizes = {
+        role: prod(
+            length
+            for length, axis in zip(tensor.shape, tensor.axes, strict=True)
+            if axis.role == role
+        )
+        for role in ("in", "out")
+    }
+    return Fan(inputs=sizes["in"] * kernel, outputs=sizes["out"] * kernel)
+
+
+def initialise(
+    space: WeightSpace, seed: int, *, scheme: str = "default", scale: float = 1.0, std: float = 0.1
+) -> np.ndarray:
+    """Draw one member's initial vector.
+
+    Weights follow ``scheme``. Biases follow it only for ``default`` (uniform, bounded by the fan-in
+    of their layer's weight) and are zero otherwise. Gains are 1, shifts 0, running means 0, running
+    variances 1.
+
+    Parameters
+    ----------
+    seed
+        The member's.
+    scheme
+        A name of :data:`SCHEMES`.
+    scale
+        Factor on weights and biases.
+    std
+        Standard deviation, for the schemes that have no fan.
+
+    Returns
+    -------
+    np.ndarray
+        ``[P]``, float32.
+
+    Raises
+    ------
+    InvalidConfigError
+        If a parameter is neither weight, bias, gain nor shift.
+    """
+    if scheme not in SCHEMES:
+        raise unknown_name("initialisation", scheme, SCHEMES)
+    rng = stream(seed, Purpose.INIT)
+    fans = {tensor.layer: fan_of(tensor) for tensor in space.tensors if tensor.role == "weight"}
+    parts = [_initial(tensor, rng, fans, scheme, std, scale) for tensor in space.tensors]
+    return np.concatenate([part.reshape(-1) for part in parts]).astype(np.float32)
+
+
+def _initial(
+    tensor: TensorSpec,
+    rng: np.random.Generator,
+    fans: dict[str, Fan],
+    scheme: str,
+    std: float,
+    scale: float,
+) -> np.ndarray:
+    if tensor.role in _CONSTANT_ROLES:
+        return np.full(tensor.shape, _CONSTANT_ROLES[tensor.role])
+    if tensor.role == "weight":
+        return SCHEMES[scheme](rng, tensor.shape, fan_of(tensor), std) * scale
+    if tensor.role == "bias" and (scheme != "default" or tensor.layer not in fans):
+        return np.zeros(tensor.shape)
+    if tensor.role == "bias":
+        return _default(rng, tensor.shape, fans[tensor.layer], std) * scale
+    raise InvalidConfigError(
+        f"There is no initialisation for {tensor.name!r} of role {tensor.role!r}; "
+        "only weights, biases, gains and shifts have one."
+    )
+
+
+def _uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> np.ndarray:
+    return rng.uniform(-bound, bound, shape)
+
+
+def _normal_quantile(signed: np.ndarray) -> np.ndarray:
+    """Return ``x`` with ``erf(x / sqrt(2)) = signed``, for float64 in (-1, 1)."""
+    return np.asarray(torch.erfinv(torch.from_numpy(signed))) * sqrt(2)

@@ -1,0 +1,140 @@
+"""Engine ``loop``: one plain module at a time, the reference for all others."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from data_gen.engines.initialisation import initialise
+from data_gen.engines.members import BlockResult, Samples, noisy_targets, overrides, settings_of
+from data_gen.recipe import Recipe
+from data_gen.streams import Purpose, stream
+from zoo.networks import Dropout, build, to_dict
+from zoo.problems import Problem, evaluate
+from zoo.space import WeightSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopEngine:
+    """Trains members one after the other with ``torch.nn`` and ``torch.optim``, on the CPU.
+
+    Parameters
+    ----------
+    device
+        ``cpu``; the reference runs nowhere else.
+    """
+
+    name: ClassVar[str] = "loop"
+    device: str = "cpu"
+
+    def members_per_call(self, recipe: Recipe) -> int:
+        """Return 1: members share nothing here."""
+        return 1
+
+    def train(
+        self,
+        recipe: Recipe,
+        problem: Problem,
+        space: WeightSpace,
+        members: np.ndarray,
+        hyperparameters: Mapping[str, np.ndarray],
+        *,
+        progress: Callable[[float], None] | None = None,
+    ) -> BlockResult:
+        """Train members; see :class:`data_gen.engines.Engine`."""
+        settings = settings_of(recipe, hyperparameters, len(members))
+        settings["seed"] = hyperparameters["seed"]
+        result = BlockResult.empty(len(members), len(recipe.checkpoints), space.num_parameters)
+        for position in range(len(members)):
+            member = _Member(recipe, problem, space, settings, position)
+            for epoch in member.epochs():
+                if not member.record(epoch, result):
+                    break
+                if progress is not None and epoch > 0:
+                    progress(1.0)
+        return result
+
+
+class _Member:
+    """One member's module, data and optimiser."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        problem: Problem,
+        space: WeightSpace,
+        settings: Mapping[str, np.ndarray],
+        position: int,
+    ) -> None:
+        own = {name: values[position] for name, values in settings.items()}
+        self._recipe, self._problem, self._space = recipe, problem, space
+        self._position, self._seed = position, int(own["seed"])
+        self._module = build(to_dict(recipe.network) | overrides(settings, recipe, position))
+        initial = initialise(
+            space, self._seed, scheme=own["init"], scale=own["init_scale"], std=own["init_std"]
+        )
+        vector = torch.from_numpy(initial)
+        self._module.load_state_dict(space.state_dict(vector), strict=False)
+        self._samples = Samples(
+            seed=self._seed,
+            num_samples=len(problem.train_inputs),
+            data_fraction=float(own["data_fraction"]),
+            batch_size=int(own["batch_size"]),
+        )
+        self._targets = problem.train_targets
+        if own["label_noise"] > 0:
+            noisy = noisy_targets(
+                self._targets.numpy(), problem.num_classes, self._seed, own["label_noise"]
+            )
+            self._targets = torch.from_numpy(noisy)
+        self._optimizer = _optimizer(self._module, own)
+
+    def epochs(self) -> Iterator[int]:
+        """Train epoch by epoch; yields the number of epochs done, 0 first."""
+        yield 0
+        for epoch in range(self._recipe.epochs):
+            self._set_dropout(stream(self._seed, Purpose.DROPOUT, epoch))
+            self._module.train()
+            for batch in torch.from_numpy(self._samples.epoch(epoch)):
+                self._optimizer.zero_grad()
+                logits = self._module(self._problem.train_inputs[batch])
+                functional.cross_entropy(logits, self._targets[batch]).backward()
+                self._optimizer.step()
+            yield epoch + 1
+
+    def record(self, epoch: int, result: BlockResult) -> bool:
+        """Keep a checkpoint where the recipe wants one; False once the member has diverged."""
+        vector = self._space.flatten(self._module.state_dict())
+        if not torch.isfinite(vector).all():
+            result.mark_diverged(self._position, epoch)
+            return False
+        if epoch not in self._recipe.checkpoints:
+            return True
+        metrics = evaluate(self._problem, self._module)
+        return result.record(self._position, epoch, self._recipe, vector.numpy(), metrics)
+
+    def _set_dropout(self, rng: np.random.Generator) -> None:
+        def draw(shape: torch.Size) -> Tensor:
+            return torch.from_numpy(rng.random(shape, dtype=np.float32))
+
+        for module in self._module.modules():
+            # A member without dropout draws nothing, whatever engine trains it.
+            if isinstance(module, Dropout):
+                module.draw = draw if module.p > 0 else None
+
+
+def _optimizer(module: nn.Module, own: Mapping[str, object]) -> torch.optim.Optimizer:
+    rate, decay = float(own["learning_rate"]), float(own["weight_decay"])  # type: ignore[arg-type]
+    parameters = module.parameters()
+    if own["optimizer"] == "sgd":
+        momentum = float(own["momentum"])  # type: ignore[arg-type]
+        return torch.optim.SGD(parameters, rate, momentum=momentum, weight_decay=decay)
+    if own["optimizer"] == "adam":
+        return torch.optim.Adam(parameters, rate, weight_decay=decay)
+    if own["optimizer"] == "adamw":
+        return torch.optim.AdamW(parameters, rate, weight_decay=decay)
+    return torch.optim.RMSprop(parameters, rate, weight_decay=decay)

@@ -1,0 +1,387 @@
+"""Operators with a leading member axis: what the stacked engine runs for each ATen operator.
+
+Every tensor is ``[N, *shape]`` where ATen would have ``shape``: weights ``[N, out, in]``,
+activations ``[N, batch, ...]``. After a convolution the memory order is ``[N, batch, y, x,
+channel]``, which the next one takes without a copy; the axes are in the usual order nevertheless.
+
+A member's numbers must not depend on its neighbours. Kernels of ATen treat the last ``numel % 32``
+entries of an elementwise pass by scalar code, which may round otherwise than its vector code; where
+that can happen the pass is padded. Batched products compute each member by itself, given aligned
+matrices, and a convolution is one product over all its windows: grouped convolutions are as fast,
+yet round differently from slot to slot.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+EXAMPLE_BATCH = 7
+"""Samples of the input that graphs are captured with; a leading 7 stands for the batch."""
+
+_LANES = 32
+"""Entries that the widest unrolled vector loop takes at once (two AVX-512 registers)."""
+
+_ALIGNED, _EDGE = 16, 4
+"""Matrices of a multiple of 16 numbers start on 64-byte boundaries if the first one does; edges that
+are multiples of 4 make any of them so. Products round differently where they start elsewhere."""
+
+aten: Any = torch.ops.aten
+
+
+@dataclass
+class Stack:
+    """What operators must know of the stack beside their tensors.
+
+    Parameters
+    ----------
+    batch
+        Samples per member.
+    dropout
+        Given a shape ``[N, batch, ...]``, what to multiply activations with; ``None`` where nobody
+        drops.
+    """
+
+    batch: int
+    dropout: Callable[[torch.Size], Tensor] | None = None
+
+
+Operator = Callable[..., Any]
+
+
+# ---- products -----------------------------------------------------------------------------------
+class _Linear(torch.autograd.Function):
+    """``x w^T + b`` per member, with gradients in the layout of the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        if bias is None:
+            return torch.bmm(x, weight.transpose(1, 2))
+        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        return (
+            torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None,
+            torch.bmm(gradient.transpose(1, 2), x),
+            gradient.sum(1) if ctx.needs_input_grad[2] else None,
+        )
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return ``[N, rows, out]``; matrices of odd sizes are padded so that each starts aligned."""
+    rows, width, outputs = x.shape[1], x.shape[2], weight.shape[1]
+    if all(size % _ALIGNED == 0 for size in (rows * width, rows * outputs, width * outputs)):
+        return _Linear.apply(x.contiguous(), weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+    more_rows, more_width, more_outputs = -rows % _EDGE, -width % _EDGE, -outputs % _EDGE
+    padded: Tensor = _Linear.apply(  # type: ignore[no-untyped-call]
+        functional.pad(x, (0, more_width, 0, more_rows)),
+        functional.pad(weight, (0, more_width, 0, more_outputs)),
+        None if bias is None else functional.pad(bias, (0, more_outputs)),
+    )
+    return padded[:, :rows, :outputs]
+
+
+def _linear(_: Stack, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    output = _affine(x.flatten(1, -2), weight, bias)
+    return output if x.ndim == 3 else output.unflatten(1, x.shape[1:-1])
+
+
+class _Patches(torch.autograd.Function):
+    """Every window that a kernel sees: ``[N, B, y, x, C]`` to ``[N, B, y', x', ky, kx, C]``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], step: tuple[int, ...]
+    ) -> Tensor:
+        ctx.geometry, ctx.shape = (kernel, stride, step), x.shape
+        sizes = [
+            (length - reach * (width - 1) - 1) // jump + 1
+            for length, width, jump, reach in zip(x.shape[2:4], kernel, stride, step, strict=True)
+        ]
+        n, b, y, x_, c = x.stride()
+        windows = x.as_strided(
+            (*x.shape[:2], *sizes, *kernel, x.shape[4]),
+            (n, b, y * stride[0], x_ * stride[1], y * step[0], x_ * step[1], c),
+        )
+        return windows.contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        kernel, stride, step = ctx.geometry
+        total = gradient.new_zeros(ctx.shape)
+        height, width = gradient.shape[2:4]
+        for row in range(kernel[0]):
+            for column in range(kernel[1]):
+                top, left = row * step[0], column * step[1]
+                seen = total[
+                    :,
+                    :,
+                    top : top + (height - 1) * stride[0] + 1 : stride[0],
+                    left : left + (width - 1) * stride[1] + 1 : stride[1],
+                ]
+                seen.add_(gradient[:, :, :, :, row, column])
+        return total, None, None, None
+
+
+def _conv2d(
+    _: Stack,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+) -> Tensor:
+    """Convolve by one batched product over all windows."""
+    last = x.movedim(2, -1)
+    if any(padding):
+        last = functional.pad(last, (0, 0, *[padding[-1]] * 2, *[padding[0]] * 2))
+    kernel, batch = tuple(weight.shape[3:]), x.shape[1]
+    windows = _Patches.apply(  # type: ignore[no-untyped-call]
+        last.contiguous(), kernel, _pair(stride), _pair(dilation)
+    )
+    rows = weight.permute(0, 1, 3, 4, 2).flatten(2)
+    output = _affine(windows.flatten(4).flatten(1, 3), rows, bias)
+    return output.unflatten(1, (batch, *windows.shape[2:4])).movedim(-1, 2)
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    return values[0], values[-1]
+
+
+# ---- normalisation, pooling, dropout ------------------------------------------------------------
+def _batch_norm_training(
+    _: Stack,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    training: bool,  # noqa: FBT001 - ATen's order
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, None, None, Tensor, Tensor]:
+    """Normalise by the batch; the running variance is the unbiased one, as in ATen."""
+    rows, restore = _channels_last(x)
+    centre = rows.mean(1, keepdim=True)
+    away = rows - centre
+    spread = (away * away).mean(1, keepdim=True)
+    count = rows.shape[1]
+    with torch.no_grad():
+        unbiased = spread[:, 0] * (count / (count - 1))
+        new_mean = mean * (1 - momentum) + centre[:, 0] * momentum
+        new_variance = variance * (1 - momentum) + unbiased * momentum
+    output = restore(_scale(away / (spread + eps).sqrt(), weight, bias))
+    return output, None, None, new_mean, new_variance
+
+
+def _batch_norm_evaluation(
+    _: Stack,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    momentum: float,  # noqa: ARG001 - ATen's order
+    eps: float,
+) -> tuple[Tensor, None, None]:
+    rows, restore = _channels_last(x)
+    normal = (rows - mean[:, None]) / (variance[:, None] + eps).sqrt()
+    return restore(_scale(normal, weight, bias)), None, None
+
+
+def _scale(rows: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    scaled = rows if weight is None else rows * weight[:, None]
+    return scaled if bias is None else scaled + bias[:, None]
+
+
+def _channels_last(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """View ``[N, batch, channel, ...]`` as ``[N, rows, channel]``; also the way back."""
+    last = x.movedim(2, -1)
+    shape = last.shape
+    return last.flatten(1, -2), lambda rows: rows.unflatten(1, shape[1:-1]).movedim(-1, 2)
+
+
+def _per_sample(function: Callable[..., Tensor]) -> Operator:
+    """Run a function that treats samples alike on the samples of all members."""
+
+    def run(_: Stack, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        plain, restore = in_memory_order(x)
+        return function(restore(plain).flatten(0, 1), *args, **kwargs).unflatten(0, x.shape[:2])
+
+    return run
+
+
+def _dropout(
+    stack: Stack,
+    x: Tensor,
+    probability: float,
+    train: bool | None = None,  # noqa: ARG001, FBT001
+) -> tuple[Tensor, None]:
+    return (x if stack.dropout is None else x * stack.dropout(x.shape)), None
+
+
+# ---- elementwise --------------------------------------------------------------------------------
+def in_memory_order(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return ``x`` contiguous, channels of images last; also the way back to the order of axes."""
+    if x.ndim == 5:
+        return x.movedim(2, -1).contiguous(), lambda y: y.movedim(-1, 2)
+    return x.contiguous(), lambda y: y
+
+
+class _Settle(torch.autograd.Function):
+    """Identity; its gradient is contiguous, so that what follows runs the same code everywhere."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous()
+
+
+def _elementwise(function: Callable[..., Tensor], _: Stack, x: Tensor, *args: Any) -> Tensor:
+    """Apply a function entry by entry so that the place of an entry cannot change its rounding."""
+    plain, restore = in_memory_order(x)
+    if plain.numel() % _LANES == 0:
+        settled: Tensor = _Settle.apply(function(plain, *args))  # type: ignore[no-untyped-call]
+        return restore(settled)
+    flat = plain.flatten()
+    padded = functional.pad(flat, (0, -flat.numel() % _LANES))
+    return restore(function(padded, *args)[: flat.numel()].view(plain.shape))
+
+
+def _exact(function: Callable[..., Tensor], stack: Stack, x: Tensor, *args: Any) -> Tensor:
+    """Apply a function that rounds at most once, so that scalar and vector code agree."""
+    plain, restore = in_memory_order(x)
+    return restore(function(plain, *args))
+
+
+def _binary(function: Callable[..., Tensor], stack: Stack, x: Any, y: Any, **kwargs: Any) -> Tensor:
+    """Line up the axes behind the member axis, then combine."""
+    rank = max(value.ndim for value in (x, y) if isinstance(value, Tensor))
+    return function(_raise_rank(x, rank), _raise_rank(y, rank), **kwargs)
+
+
+def _raise_rank(value: Any, rank: int) -> Any:
+    if not isinstance(value, Tensor) or value.ndim in (0, rank):
+        return value
+    return value.reshape(value.shape[0], *[1] * (rank - value.ndim), *value.shape[1:])
+
+
+# ---- shapes -------------------------------------------------------------------------------------
+def _view(stack: Stack, x: Tensor, shape: Sequence[int]) -> Tensor:
+    lead = stack.batch if shape[0] == EXAMPLE_BATCH else shape[0]
+    return x.reshape(x.shape[0], lead, *shape[1:])
+
+
+def _shift(dim: int) -> int:
+    return dim + 1 if dim >= 0 else dim
+
+
+def _mean(_: Stack, x: Tensor, dims: Sequence[int], keepdim: bool = False) -> Tensor:  # noqa: FBT001, FBT002
+    plain, restore = in_memory_order(x)
+    return restore(plain).mean([_shift(dim) for dim in dims], keepdim)
+
+
+def _permute(_: Stack, x: Tensor, dims: Sequence[int]) -> Tensor:
+    return x.permute(0, *[dim % (x.ndim - 1) + 1 for dim in dims])
+
+
+def _transpose(_: Stack, x: Tensor, first: int, second: int) -> Tensor:
+    return x.transpose(_shift(first), _shift(second))
+
+
+def _identity(_: Stack, x: Tensor, **__: Any) -> Tensor:
+    return x
+
+
+# ---- the table ----------------------------------------------------------------------------------
+_EXACT = (aten.relu.default, aten.leaky_relu.default, aten.neg.default, aten.abs.default)
+_ROUNDED = (
+    aten.gelu.default,
+    aten.tanh.default,
+    aten.sigmoid.default,
+    aten.silu.default,
+    aten.sin.default,
+    aten.cos.default,
+    aten.exp.default,
+    aten.elu.default,
+    aten.softplus.default,
+)
+_BINARY = (
+    aten.add.Tensor,
+    aten.sub.Tensor,
+    aten.mul.Tensor,
+    aten.div.Tensor,
+    aten.add.Scalar,
+    aten.sub.Scalar,
+    aten.mul.Scalar,
+    aten.div.Scalar,
+)
+
+_TABLE: dict[Any, Operator] = {
+    aten.linear.default: _linear,
+    aten.conv2d.default: _conv2d,
+    aten._native_batch_norm_legit_functional.default: _batch_norm_training,
+    aten._native_batch_norm_legit_no_training.default: _batch_norm_evaluation,
+    aten.adaptive_avg_pool2d.default: _per_sample(functional.adaptive_avg_pool2d),
+    aten.avg_pool2d.default: _per_sample(functional.avg_pool2d),
+    aten.max_pool2d.default: _per_sample(functional.max_pool2d),
+    aten.native_dropout.default: _dropout,
+    aten.view.default: _view,
+    aten.reshape.default: _view,
+    aten._unsafe_view.default: _view,
+    aten.mean.dim: _mean,
+    aten.permute.default: _permute,
+    aten.transpose.int: _transpose,
+    aten.clone.default: _identity,
+    aten.contiguous.default: _identity,
+    aten.detach.default: _identity,
+    aten.alias.default: _identity,
+    **{target: partial(_exact, target) for target in _EXACT},
+    **{target: partial(_elementwise, target) for target in _ROUNDED},
+    **{target: partial(_binary, target) for target in _BINARY},
+}
+
+
+def is_elementwise(target: Any) -> bool:
+    """Whether an operator is a function of each entry alone."""
+    return target in _EXACT or target in _ROUNDED
+
+
+def is_batched(target: Any) -> bool:
+    """Whether the table has a batched form, which treats each member by itself."""
+    return target in _TABLE or "getitem" in str(target)
+
+
+def is_heavy(target: Any) -> bool:
+    """Whether an operator has so large intermediates that few members fill the cache."""
+    return target is aten.conv2d.default or not is_batched(target)
+
+
+def find_operator(target: Any) -> Operator:
+    """Return what runs an ATen operator for a stack: the table's, or ``torch.func.vmap`` of it."""
+    return _TABLE.get(target) or partial(_mapped, target)
+
+
+def _mapped(target: Any, _: Stack, *args: Any, **kwargs: Any) -> Any:
+    dims = tuple(_map_dims(value) for value in args)
+    return torch.func.vmap(partial(target, **kwargs), in_dims=dims)(*args)
+
+
+def _map_dims(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return 0
+    if isinstance(value, tuple):
+        return tuple(_map_dims(item) for item in value)
+    return None

@@ -1,0 +1,41 @@
+"""Where a population was made: kept beside it, no part of its identity."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+def environment(*, engine: str, device: str, workers: int) -> dict[str, str]:
+    """Describe engine, versions and processor."""
+    return {
+        "engine": engine,
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "workers": str(workers),
+        "threads_per_worker": "1",
+        "weight-zoo": _own_version(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "processor": _processor(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _own_version() -> str:
+    try:
+        return version("weight-zoo")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    """Return the processor's name, from Linux' own list where there is one."""
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        for line in listing.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,345 @@
+"""Hyper-parameters: which there are, how a recipe spreads them, what a member drew."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import exp, inf, log
+from typing import Any, ClassVar, Literal, Protocol
+from zlib import crc32
+
+import numpy as np
+
+from data_gen.streams import Purpose, stream
+from zoo.errors import InvalidConfigError, unknown_name
+from zoo.networks import ACTIVATIONS
+from zoo.schema import ColumnScale, ColumnSpec
+
+Value = float | int | str
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+INITS = (
+    "default",
+    "kaiming_uniform",
+    "kaiming_normal",
+    "xavier_uniform",
+    "xavier_normal",
+    "normal",
+    "uniform",
+    "truncated_normal",
+    "orthogonal",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HyperParameter:
+    """One thing that may differ between members.
+
+    Parameters
+    ----------
+    default
+        Value of members whose recipe does not name it; ``None`` takes the network's field.
+    kind
+        Type of its values.
+    lower, upper
+        Allowed range, ends included.
+    choices
+        Allowed names, for kind ``"name"``.
+    scale
+        How a list of numbers is offered to models.
+    description
+        A sentence for the table's readers.
+    """
+
+    default: Value | None
+    kind: Literal["float", "int", "name"] = "float"
+    lower: float = 0.0
+    upper: float = inf
+    choices: tuple[str, ...] = ()
+    scale: Literal["linear", "log"] = "linear"
+    description: str
+
+    def check(self, name: str, value: Value) -> None:
+        """Raise :class:`InvalidConfigError` unless a member may have this value."""
+        if self.kind == "name":
+            if value not in self.choices:
+                raise unknown_name(name, value, self.choices)
+            return
+        allowed = (int,) if self.kind == "int" else (int, float)
+        number = isinstance(value, allowed) and not isinstance(value, bool)
+        if not number or not self.lower <= float(value) <= self.upper:
+            raise InvalidConfigError(
+                f"Expected {name!r} to be {self.kind} in [{self.lower:g}, {self.upper:g}], "
+                f"got {value!r}."
+            )
+
+
+HYPERPARAMETERS: dict[str, HyperParameter] = {
+    "learning_rate": HyperParameter(default=1e-3, scale="log", description="step size"),
+    "weight_decay": HyperParameter(
+        default=0.0, scale="log", description="L2 penalty; decoupled for adamw"
+    ),
+    "momentum": HyperParameter(default=0.0, upper=1.0, description="momentum of sgd"),
+    "optimizer": HyperParameter(
+        default="adam", kind="name", choices=OPTIMIZERS, description="update rule, as in torch"
+    ),
+    "activation": HyperParameter(
+        default=None, kind="name", choices=tuple(ACTIVATIONS), description="hidden activation"
+    ),
+    "dropout": HyperParameter(default=None, upper=0.99, description="probability of dropping"),
+    "init": HyperParameter(
+        default="default", kind="name", choices=INITS, description="initialisation scheme"
+    ),
+    "init_std": HyperParameter(
+        default=0.1,
+        scale="log",
+        description="standard deviation of the schemes normal, uniform and truncated_normal",
+    ),
+    "init_scale": HyperParameter(
+        default=1.0, scale="log", description="factor on initial weights and biases"
+    ),
+    "batch_size": HyperParameter(
+        default=64, kind="int", lower=1, scale="log", description="samples per step"
+    ),
+    "data_fraction": HyperParameter(
+        default=1.0, upper=1.0, scale="log", description="part of the training set that is used"
+    ),
+    "label_noise": HyperParameter(
+        default=0.0, upper=1.0, description="part of the training labels replaced by wrong ones"
+    ),
+}
+"""Every hyper-parameter by name: the one place where defaults are spelled."""
+
+NETWORK_FIELDS = ("activation", "dropout")
+"""Hyper-parameters that override the network's field of the same name."""
+
+
+class Distribution(Protocol):
+    """How a recipe spreads one hyper-parameter over members."""
+
+    @property
+    def support(self) -> tuple[Value, ...]:
+        """Values that bound or make up what can be drawn."""
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        """Draw one member's value."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One value for all."""
+
+    name: ClassVar[str] = "constant"
+    value: Value
+
+    @property
+    def support(self) -> tuple[Value, ...]:
+        """The value."""
+        return (self.value,)
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        """Return the value."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Real numbers spread evenly over [low, high)."""
+
+    name: ClassVar[str] = "uniform"
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _check_order(self.low, self.high)
+
+    @property
+    def support(self) -> tuple[Value, ...]:
+        """Both ends."""
+        return (self.low, self.high)
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        """Draw a number."""
+        return float(rng.uniform(self.low, self.high))
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """Positive numbers whose logarithm is spread evenly."""
+
+    name: ClassVar[str] = "log_uniform"
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _check_order(self.low, self.high)
+        if self.low <= 0:
+            raise InvalidConfigError(f"Expected a positive lower end, got {self}.")
+
+    @property
+    def support(self) -> tuple[Value, ...]:
+        """Both ends."""
+        return (self.low, self.high)
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        """Draw a number."""
+        return min(exp(rng.uniform(log(self.low), log(self.high))), self.high)
+
+
+@dataclass(frozen=True)
+class IntUniform:
+    """Whole numbers from low to high, both included."""
+
+    name: ClassVar[str] = "int_uniform"
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        _check_order(self.low, self.high)
+
+    @property
+    def support(self) -> tuple[Value, ...]:
+        """Both ends."""
+        return (self.low, self.high)
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        """Draw a number."""
+        return int(rng.integers(self.low, self.high, endpoint=True))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values, each as likely."""
+
+    name: ClassVar[str] = "choice"
+    values: tuple[Value, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(self.values))
+        if not self.values or len(set(self.values)) != len(self.values):
+            raise InvalidConfigError(f"Expected distinct values to choose from, got {self.values}.")
+
+    @property
+    def support(self) -> tuple[Value, ...]:
+        """The values."""
+        return self.values
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        """Draw a value."""
+        return self.values[int(rng.integers(len(self.values)))]
+
+
+DISTRIBUTIONS: dict[str, type[Any]] = {
+    kind.name: kind for kind in (Constant, Uniform, LogUniform, IntUniform, Choice)
+}
+
+
+def to_json(distribution: Any) -> dict[str, Any]:
+    """Turn a distribution into plain values; :func:`from_json` turns it back."""
+    values = {item.name: getattr(distribution, item.name) for item in fields(distribution)}
+    plain = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
+    }
+    return {"distribution": distribution.name} | plain
+
+
+def from_json(raw: Mapping[str, Any]) -> Distribution:
+    """Restore a distribution."""
+    kind = raw.get("distribution")
+    if kind not in DISTRIBUTIONS:
+        raise unknown_name("distribution", kind, DISTRIBUTIONS)
+    values = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in raw.items()
+        if key != "distribution"
+    }
+    distribution: Distribution = DISTRIBUTIONS[kind](**values)
+    return distribution
+
+
+def check(distributions: Mapping[str, Distribution]) -> None:
+    """Check names and ranges.
+
+    Raises
+    ------
+    UnknownNameError
+        If a hyper-parameter, or one of its named values, does not exist.
+    InvalidConfigError
+        If values leave their range.
+    """
+    for name, distribution in distributions.items():
+        if name not in HYPERPARAMETERS:
+            raise unknown_name("hyper-parameter", name, HYPERPARAMETERS)
+        for value in distribution.support:
+            HYPERPARAMETERS[name].check(name, value)
+        if HYPERPARAMETERS[name].kind == "int" and not all(
+            isinstance(value, int) for value in distribution.support
+        ):
+            raise InvalidConfigError(f"Expected whole numbers for {name!r}, got {distribution}.")
+
+
+def draw(distributions: Mapping[str, Distribution], seeds: np.ndarray) -> dict[str, np.ndarray]:
+    """Draw what a recipe spreads, for members with these seeds.
+
+    Each hyper-parameter has a stream of its own, so adding one to a recipe leaves the others as
+    they were.
+
+    Parameters
+    ----------
+    seeds
+        ``[n]``, int64.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        Per hyper-parameter ``[n]``: float64, int64, or str objects.
+    """
+    return {
+        name: as_column(
+            name,
+            [
+                distribution.sample(
+                    stream(int(seed), Purpose.HYPERPARAMETERS, crc32(name.encode()))
+                )
+                for seed in seeds
+            ],
+        )
+        for name, distribution in distributions.items()
+    }
+
+
+def as_column(name: str, values: list[Value]) -> np.ndarray:
+    """Make an array of a hyper-parameter's own type."""
+    dtype = {"float": np.float64, "int": np.int64, "name": object}[HYPERPARAMETERS[name].kind]
+    return np.array(values, dtype=dtype)
+
+
+def column_spec(name: str, distribution: Distribution) -> ColumnSpec:
+    """Describe the column in which the store keeps a hyper-parameter."""
+    known = HYPERPARAMETERS[name]
+    if known.kind == "name":
+        return ColumnSpec(
+            name=name,
+            dtype="category",
+            categories=tuple(str(value) for value in distribution.support),
+            scale="categorical",
+            description=known.description,
+        )
+    return ColumnSpec(
+        name=name,
+        dtype="int64" if known.kind == "int" else "float64",
+        scale=_scale(known, distribution),
+        description=known.description,
+    )
+
+
+def _scale(known: HyperParameter, distribution: Distribution) -> ColumnScale:
+    if isinstance(distribution, LogUniform):
+        return "log"
+    if isinstance(distribution, Choice):
+        positive = all(float(value) > 0 for value in distribution.support)
+        return known.scale if positive else "linear"
+    return "linear"
+
+
+def _check_order(low: float, high: float) -> None:
+    if not -inf < low <= high < inf:
+        raise InvalidConfigError(f"Expected low <= high, both finite, got {low} and {high}.")

@@ -1,0 +1,35 @@
+"""Networks that read other networks' weights, and the tasks that train them.
+
+Names are imported on first use, so ``import neural_functionals`` does not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neural_functionals.models import NFN, HyperparametersOnly, StatNN, build_model
+    from neural_functionals.tasks import PropertyRegression, load
+
+_HOME = {
+    "HyperparametersOnly": "neural_functionals.models",
+    "NFN": "neural_functionals.models",
+    "PropertyRegression": "neural_functionals.tasks",
+    "StatNN": "neural_functionals.models",
+    "build_model": "neural_functionals.models",
+    "load": "neural_functionals.tasks",
+}
+
+__all__ = [
+    "NFN",
+    "HyperparametersOnly",
+    "PropertyRegression",
+    "StatNN",
+    "build_model",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'neural_functionals' has no attribute {name!r}")

@@ -1,0 +1,137 @@
+"""Features on a weight space, one block per field, and the road from flat vectors and back.
+
+A *block* has one axis per neuron group that moves it, then channels: ``[batch, *sizes, channels]``.
+Blocks list their groups in one order (by name), so pooled blocks of one set of groups always line
+up.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import WeightSpaceMismatchError
+from zoo.space import PinKind, WeightSpace
+from zoo.symmetry.fields import Field, fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureBlock:
+    """Shape of one block of features, ``[batch, *sizes, channels]``.
+
+    Parameters
+    ----------
+    groups
+        Neuron groups that move the block, one per axis, sorted by name, none twice.
+    sizes
+        Number of units of each group.
+    channels
+        Features per position.
+    """
+
+    groups: tuple[str, ...]
+    sizes: tuple[int, ...]
+    channels: int
+
+    def __post_init__(self) -> None:
+        if list(self.groups) != sorted(set(self.groups)) or len(self.sizes) != len(self.groups):
+            raise WeightSpaceMismatchError(
+                f"Expected distinct groups sorted by name with one size each, got groups "
+                f"{self.groups} and sizes {self.sizes}."
+            )
+
+
+class WeightLayout(nn.Module):
+    """Cuts flat weights into blocks, one per field of the space, and joins blocks again.
+
+    Parameters
+    ----------
+    space
+        The weight space.
+    free
+        Kinds of pinned axes to treat as further groups: ``("input", "output")`` gives the setting
+        in which the network's inputs and outputs may be relabelled too.
+
+    Raises
+    ------
+    WeightSpaceMismatchError
+        If one group moves two axes of a tensor.
+    """
+
+    index: Tensor
+    inverse: Tensor
+    orbit: Tensor
+
+    def __init__(self, space: WeightSpace, *, free: tuple[PinKind, ...] = ()) -> None:
+        super().__init__()
+        self.num_parameters = space.num_parameters
+        self.fields = fields(space, free=free)
+        indices = [_sorted_index(field) for field in self.fields]
+        self.shapes = [index.shape for index in indices]
+        self._groups = [tuple(sorted(field.groups)) for field in self.fields]
+        flat = np.concatenate([index.ravel() for index in indices])
+        buffers = {"index": flat, "inverse": np.argsort(flat), "orbit": _orbits(indices)}
+        for name, value in buffers.items():
+            self.register_buffer(name, torch.from_numpy(value), persistent=False)
+
+    @property
+    def num_orbits(self) -> int:
+        """Number of orbits: one per field and channel."""
+        return sum(shape[-1] for shape in self.shapes)
+
+    def blocks(
+        self, channels: int = 1, *, extra: Sequence[int] | None = None
+    ) -> list[FeatureBlock]:
+        """Shapes of features with ``channels`` features per weight and ``extra`` ones per field."""
+        more = [0] * len(self.shapes) if extra is None else extra
+        return [
+            FeatureBlock(groups=groups, sizes=shape[:-1], channels=shape[-1] * channels + added)
+            for groups, shape, added in zip(self._groups, self.shapes, more, strict=True)
+        ]
+
+    def gather(self, weights: Tensor) -> list[Tensor]:
+        """Cut weights ``[batch, P]`` into blocks ``[batch, *sizes, channels]``, views of a copy."""
+        if weights.ndim != 2 or weights.shape[1] != self.num_parameters:
+            raise WeightSpaceMismatchError(
+                f"Expected weights of shape [batch, {self.num_parameters}], got "
+                f"{list(weights.shape)}. Do they come from another population?"
+            )
+        chosen = weights.index_select(1, self.index)
+        parts = torch.split(chosen, [prod(shape) for shape in self.shapes], dim=1)
+        return [
+            part.view(len(weights), *shape) for part, shape in zip(parts, self.shapes, strict=True)
+        ]
+
+    def scatter(self, features: Sequence[Tensor]) -> Tensor:
+        """Join blocks of one feature per weight into weights ``[batch, P]``; undoes ``gather``."""
+        flat = torch.cat([block.flatten(1) for block in features], dim=1)
+        return flat.index_select(1, self.inverse)
+
+
+def _sorted_index(field: Field) -> np.ndarray:
+    """Positions of a field with its group axes sorted by name, ``[*sizes, channels]``."""
+    twice = [name for name, count in Counter(field.groups).items() if count > 1]
+    if twice:
+        raise WeightSpaceMismatchError(
+            f"Expected every neuron group on at most one axis of a tensor, but {twice[0]!r} moves "
+            f"several axes of {field.tensor!r}. Maps for repeated groups need one matrix per set "
+            "partition of the axes, which this layer lacks; use a model that does not need them, "
+            "such as statnn."
+        )
+    order = np.argsort(np.array(field.groups, dtype=object), kind="stable").tolist()
+    return np.transpose(field.index, [*order, len(order)])
+
+
+def _orbits(indices: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the orbit (a number per field and channel) of each position, ``[P]``."""
+    orbit = np.empty(sum(index.size for index in indices), dtype=np.int64)
+    start = 0
+    for index in indices:
+        channels = index.shape[-1]
+        orbit[index] = start + np.arange(channels)
+        start += channels
+    return orbit

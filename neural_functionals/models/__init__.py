@@ -1,0 +1,94 @@
+"""Networks that read population members: one paper, one file, and a registry of names."""
+
+from dataclasses import asdict
+from typing import Any
+
+from neural_functionals.models.functional import ModelConfig, NeuralFunctional
+from neural_functionals.models.hyperparameters import (
+    HyperparametersOnly,
+    HyperparametersOnlyConfig,
+)
+from neural_functionals.models.nfn import NFN, NFNConfig
+from neural_functionals.models.statnn import StatNN, StatNNConfig
+from zoo.errors import InvalidConfigError, unknown_name
+from zoo.space import WeightSpace
+
+__all__ = [
+    "MODELS",
+    "NFN",
+    "HyperparametersOnly",
+    "HyperparametersOnlyConfig",
+    "ModelConfig",
+    "NFNConfig",
+    "NeuralFunctional",
+    "StatNN",
+    "StatNNConfig",
+    "build_model",
+    "describe_model",
+    "restore_model",
+]
+
+MODELS: dict[str, tuple[type[Any], type[Any]]] = {
+    HyperparametersOnly.name: (HyperparametersOnlyConfig, HyperparametersOnly),
+    NFN.name: (NFNConfig, NFN),
+    StatNN.name: (StatNNConfig, StatNN),
+}
+
+
+def build_model(
+    name: str,
+    *,
+    space: WeightSpace,
+    num_hyperparameters: int,
+    num_outputs: int = 1,
+    **overrides: Any,
+) -> NeuralFunctional:
+    """Make a model by name; ``overrides`` replace fields of its configuration.
+
+    Raises
+    ------
+    UnknownNameError
+        If no model, or no field of its configuration, has that name.
+    """
+    if name not in MODELS:
+        raise unknown_name("model", name, MODELS)
+    _, cls = MODELS[name]
+    source = space if cls.reads == "weights" else num_hyperparameters
+    model: NeuralFunctional = cls(source, num_outputs=num_outputs, **overrides)
+    return model
+
+
+def describe_model(model: NeuralFunctional) -> dict[str, Any]:
+    """Plain values from which :func:`restore_model` makes the model again, without its weights.
+
+    Raises
+    ------
+    InvalidConfigError
+        If the model is not one of :data:`MODELS`.
+    """
+    if MODELS.get(getattr(model, "name", ""), (None, None))[1] is not type(model):
+        raise InvalidConfigError(
+            f"Expected one of the models {', '.join(MODELS)}, got {type(model).__name__}: "
+            "it cannot be restored by name."
+        )
+    source = model.source
+    return {
+        "name": model.name,
+        "config": asdict(model.config),  # type: ignore[call-overload]
+        "num_outputs": model.num_outputs,
+        "space": source.to_json() if isinstance(source, WeightSpace) else None,
+        "num_hyperparameters": None if isinstance(source, WeightSpace) else source,
+    }
+
+
+def restore_model(description: dict[str, Any]) -> NeuralFunctional:
+    """Make the model that :func:`describe_model` described, with fresh weights."""
+    name = description["name"]
+    if name not in MODELS:
+        raise unknown_name("model", name, MODELS)
+    text = description["space"]
+    source = description["num_hyperparameters"] if text is None else WeightSpace.from_json(text)
+    model: NeuralFunctional = MODELS[name][1](
+        source, num_outputs=description["num_outputs"], **description["config"]
+    )
+    return model

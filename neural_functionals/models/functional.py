@@ -1,0 +1,74 @@
+"""What every network that reads a population member offers."""
+
+from abc import ABC, abstractmethod
+from dataclasses import fields, replace
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from zoo.errors import unknown_name
+from zoo.space import WeightSpace
+
+Reads = Literal["weights", "hyperparameters"]
+
+
+class ModelConfig(Protocol):
+    """A frozen dataclass of a model's options: plain values, with the paper's defaults."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Config = TypeVar("Config", bound=ModelConfig)
+
+
+class NeuralFunctional(nn.Module, ABC):
+    """A network whose input is a member of a population.
+
+    Parameters
+    ----------
+    source
+        What is read: the weight space, or the number of hyper-parameters.
+    config
+        The model's options.
+    num_outputs
+        Numbers to predict.
+    """
+
+    name: ClassVar[str]
+    reads: ClassVar[Reads]
+
+    def __init__(self, source: WeightSpace | int, config: ModelConfig, num_outputs: int) -> None:
+        super().__init__()
+        self.source = source
+        self.config = config
+        self.num_outputs = num_outputs
+
+    @abstractmethod
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map weights ``[batch, P]`` or hyper-parameters ``[batch, H]`` to ``[batch, outputs]``.
+
+        Outputs are unbounded: a task that wants fractions applies its own sigmoid.
+        """
+
+    @abstractmethod
+    def fit_statistics(self, inputs: Tensor) -> None:
+        """Measure the normalisation of inputs on training members, shaped as for ``forward``."""
+
+
+def configure(config: Config, overrides: dict[str, Any]) -> Config:
+    """Return ``config`` with some fields replaced; lists become tuples.
+
+    Raises
+    ------
+    UnknownNameError
+        If a name is no field.
+    """
+    known = [field.name for field in fields(config)]
+    for name in overrides:
+        if name not in known:
+            raise unknown_name(f"option of {type(config).__name__}", name, known)
+    plain = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in overrides.items()
+    }
+    return replace(config, **plain)

@@ -1,0 +1,171 @@
+"""The equivariant linear map is equivariant, complete and starts at unit variance."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from neural_functionals.layers import EquivariantLinear, FeatureBlock, WeightLayout
+from neural_functionals.testing import NETWORKS, example_space, random_action, random_networks
+from zoo.errors import WeightSpaceMismatchError
+from zoo.symmetry import from_permutations
+
+
+def generators(space):
+    """Index vectors of swaps of neighbouring units, which generate the whole group."""
+    for group in space.groups:
+        for i in range(group.size - 1):
+            swap = torch.arange(group.size)
+            swap[[i, i + 1]] = swap[[i + 1, i]]
+            yield from_permutations(space, {group.name: swap}).index.numpy()
+
+
+def num_orbits(labels, moves):
+    """Number of classes of array entries that the moves carry into one another."""
+    while True:
+        merged = labels
+        for move in moves:
+            merged = np.minimum(merged, move(merged))
+        if np.array_equal(merged, labels):
+            return len(np.unique(labels))
+        labels = merged
+
+
+def brute_force_dimension(space):
+    """Dimension of all equivariant affine maps: orbits of pairs plus orbits of positions."""
+    size = space.num_parameters
+    swaps = list(generators(space))
+    pairs = num_orbits(
+        np.arange(size**2).reshape(size, size),
+        [lambda x, s=s: x[np.ix_(s, s)] for s in swaps],
+    )
+    return pairs + num_orbits(np.arange(size), [lambda x, s=s: x[s] for s in swaps])
+
+
+def as_matrices(layout, layer):
+    """Effect of every single parameter of the layer, ``[parameters, P * P + P]``."""
+    points = torch.cat([torch.eye(layout.num_parameters), torch.zeros(1, layout.num_parameters)])
+    features = layout.gather(points.double())
+    rows = []
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+        for parameter in layer.parameters():
+            for entry in parameter.view(-1):
+                entry.fill_(1.0)
+                rows.append(layout.scatter(layer(features)).flatten())
+                entry.zero_()
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_basis_is_complete_and_free(name):
+    """As many parameters as there are equivariant maps, and no two of them alike."""
+    space = example_space(name)
+    layout = WeightLayout(space)
+    layer = EquivariantLinear(layout.blocks(), layout.blocks()).double()
+    matrices = as_matrices(layout, layer)
+    rank = int(torch.linalg.matrix_rank(matrices @ matrices.T, hermitian=True))
+    assert rank == brute_force_dimension(space)
+    assert rank == sum(parameter.numel() for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize("free", [(), ("input", "output")])
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_equivariant(name, free):
+    space = example_space(name)
+    layout = WeightLayout(space, free=free)
+    layers = [
+        EquivariantLinear(layout.blocks(), layout.blocks(3)).double(),
+        EquivariantLinear(layout.blocks(3), layout.blocks()).double(),
+    ]
+
+    def apply(weights):
+        hidden = [block.tanh() for block in layers[0](layout.gather(weights))]
+        return layout.scatter(layers[1](hidden))
+
+    weights = random_networks(space, 4, seed=0)
+    action = random_action(space, seed=0)
+    expected = action(apply(weights))
+    assert (apply(action(weights)) - expected).abs().max() <= 1e-12 * expected.abs().max()
+    assert (expected - apply(weights)).abs().max() > 1e-3
+
+
+def slow_map(layer, inputs, outputs, features):
+    """The defining sum, term by term, with the layer's own matrices."""
+    subsets = layer.subsets
+    results = []
+    starts = {subset: 0 for subset in subsets}
+    for block in outputs:
+        total = torch.zeros(features[0].shape[0], *block.sizes, block.channels).double()
+        for subset in subsets:
+            if not set(subset) <= set(block.groups):
+                continue
+            rows = layer.weights[subsets.index(subset)]
+            rows = rows[starts[subset] : starts[subset] + block.channels]
+            starts[subset] += block.channels
+            column = 0
+            for source, x in zip(inputs, features, strict=True):
+                if not set(subset) <= set(source.groups):
+                    continue
+                rest = [1 + i for i, g in enumerate(source.groups) if g not in subset]
+                mean = x.mean(dim=rest, keepdim=True) if rest else x
+                matrix = rows[:, column : column + source.channels]
+                column += source.channels
+                term = mean @ matrix.T
+                shape = [
+                    term.shape[1 + source.groups.index(g)] if g in subset else 1
+                    for g in block.groups
+                ]
+                total = total + term.reshape(term.shape[0], *shape, block.channels)
+        results.append(total)
+    bias = layer.bias.split([block.channels for block in outputs])
+    return [x + b for x, b in zip(results, bias, strict=True)]
+
+
+def random_blocks(seed, count):
+    rng = np.random.default_rng(seed)
+    sizes = {"a": 2, "b": 3, "c": 5}
+    choices = [c for n in range(4) for c in combinations(sizes, n)]
+    picked = [choices[i] for i in rng.integers(len(choices), size=count)]
+    return [
+        FeatureBlock(groups=g, sizes=tuple(sizes[n] for n in g), channels=int(rng.integers(1, 4)))
+        for g in picked
+    ]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_fast_form_equals_the_sum_over_subsets(seed):
+    """On arbitrary blocks, up to three groups each, inputs and outputs unrelated."""
+    inputs, outputs = random_blocks(seed, 4), random_blocks(100 + seed, 4)
+    layer = EquivariantLinear(inputs, outputs).double()
+    torch.nn.init.normal_(layer.bias)
+    features = [torch.randn(2, *block.sizes, block.channels).double() for block in inputs]
+    for fast, slow in zip(layer(features), slow_map(layer, inputs, outputs, features), strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_outputs_start_at_unit_variance(name):
+    layout = WeightLayout(example_space(name))
+    blocks = layout.blocks(64)
+    generator = torch.Generator().manual_seed(0)
+    features = []
+    for block in blocks:
+        ones = [1] * len(block.sizes)
+        shared = torch.randn(200, *ones, block.channels, generator=generator)
+        own = torch.randn(200, *block.sizes, block.channels, generator=generator)
+        features.append(own if not ones else (shared + own) / 2**0.5)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layer = EquivariantLinear(blocks, blocks)
+    for output in layer(features):
+        assert 0.85 < output.square().mean().item() < 1.15
+
+
+def test_groups_must_be_sorted_and_distinct():
+    with pytest.raises(WeightSpaceMismatchError, match="distinct groups sorted by name"):
+        FeatureBlock(groups=("b", "a"), sizes=(2, 3), channels=1)
+    with pytest.raises(WeightSpaceMismatchError, match="distinct groups sorted by name"):
+        FeatureBlock(groups=("a", "a"), sizes=(2, 2), channels=1)

@@ -1,0 +1,97 @@
+"""The architectures that recipes use: a frozen configuration each, built into a plain module."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from zoo.errors import InvalidConfigError, unknown_name
+from zoo.networks.activation import ACTIVATIONS, Activation
+from zoo.networks.cnn import CNN, CNNConfig
+from zoo.networks.dropout import Dropout
+from zoo.networks.mlp import MLP, MLPConfig
+from zoo.networks.siren import Siren, SirenConfig
+
+__all__ = [
+    "ACTIVATIONS",
+    "CNN",
+    "MLP",
+    "NETWORKS",
+    "Activation",
+    "CNNConfig",
+    "Dropout",
+    "MLPConfig",
+    "NetworkConfig",
+    "Siren",
+    "SirenConfig",
+    "build",
+    "example_input",
+    "from_dict",
+    "to_dict",
+]
+
+
+class NetworkConfig(Protocol):
+    """What a network's configuration offers."""
+
+    @property
+    def name(self) -> str:
+        """Name in :data:`NETWORKS`."""
+
+    def build(self) -> nn.Module:
+        """Make the module."""
+
+    def example_input(self, batch: int) -> Tensor:
+        """Make an input of the right shape."""
+
+
+NETWORKS: dict[str, type[Any]] = {
+    config.name: config for config in (MLPConfig, CNNConfig, SirenConfig)
+}
+
+
+def to_dict(config: NetworkConfig) -> dict[str, Any]:
+    """Turn a configuration into plain values, with its name; :func:`from_dict` turns it back."""
+    values: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
+    return {"name": config.name} | {
+        key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
+    }
+
+
+def from_dict(values: Mapping[str, Any]) -> NetworkConfig:
+    """Restore a configuration.
+
+    Raises
+    ------
+    UnknownNameError
+        If no network has that name.
+    InvalidConfigError
+        If a field is unknown or missing.
+    """
+    name = values.get("name")
+    if name not in NETWORKS:
+        raise unknown_name("network", name, NETWORKS)
+    plain = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in values.items()
+        if key != "name"
+    }
+    known = [field.name for field in fields(NETWORKS[name])]
+    try:
+        config: NetworkConfig = NETWORKS[name](**plain)
+    except TypeError as error:
+        raise InvalidConfigError(
+            f"Network {name!r} takes {', '.join(known)}; got {', '.join(plain)}."
+        ) from error
+    return config
+
+
+def build(config: NetworkConfig | Mapping[str, Any]) -> nn.Module:
+    """Make the module of a configuration, given as such or as :func:`to_dict` writes it."""
+    return (from_dict(config) if isinstance(config, Mapping) else config).build()
+
+
+def example_input(config: NetworkConfig | Mapping[str, Any], batch: int = 2) -> Tensor:
+    """Make an input of the shape that the network takes, with ``batch`` samples."""
+    return (from_dict(config) if isinstance(config, Mapping) else config).example_input(batch)

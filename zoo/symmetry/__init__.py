@@ -1,0 +1,22 @@
+"""Symmetry: which relabellings leave a network's function unchanged, and acting through them."""
+
+from zoo.symmetry.act import Action, from_permutations, identity, sample
+from zoo.symmetry.export import export
+from zoo.symmetry.fields import Field, fields
+from zoo.symmetry.trace import trace
+from zoo.symmetry.verify import TOLERANCE, Verification, random_weights, verify
+
+__all__ = [
+    "TOLERANCE",
+    "Action",
+    "Field",
+    "Verification",
+    "export",
+    "fields",
+    "from_permutations",
+    "identity",
+    "random_weights",
+    "sample",
+    "trace",
+    "verify",
+]

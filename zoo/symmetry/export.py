@@ -1,0 +1,48 @@
+"""From a module to its graph of ATen operators."""
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from zoo.errors import TraceError
+
+
+def export(
+    module: nn.Module, inputs: tuple[Any, ...], *, training: bool = False
+) -> ExportedProgram:
+    """Capture a module as a functional graph of ATen operators; the module itself is not changed.
+
+    Parameters
+    ----------
+    module
+        Any module that ``torch.export`` captures.
+    inputs
+        Example inputs. A batch axis should have at least two entries.
+    training
+        Capture the behaviour of training mode (dropout, batch statistics) rather than of eval mode.
+
+    Raises
+    ------
+    TraceError
+        If the module cannot be captured.
+    """
+    private = copy.deepcopy(module).train(training)
+    with warnings.catch_warnings():
+        # torch's own deprecation, raised while it copies its graphs; nothing a caller could change.
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
+        try:
+            program = torch.export.export(private, inputs, strict=False)
+            functional: ExportedProgram = program.run_decompositions({})
+        except Exception as error:  # noqa: BLE001 - whatever torch.export raises, its cause is kept
+            reason = str(error).strip().splitlines()
+            raise TraceError(
+                f"torch.export cannot capture {type(module).__name__} with inputs of shapes "
+                f"{[tuple(getattr(item, 'shape', ())) for item in inputs]}: "
+                f"{reason[0] if reason else type(error).__name__} "
+                "Check the example inputs; control flow that depends on data cannot be traced."
+            ) from error
+    return functional

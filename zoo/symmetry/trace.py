@@ -1,0 +1,238 @@
+"""Tracing: a module in, its verified weight space out.
+
+The module's graph of ATen operators is interpreted on *unit ids* instead of numbers: every axis of
+every tensor says which unit each of its positions belongs to, and each operator's rule merges units
+that must move together. What the graph never distinguishes may be relabelled;
+:mod:`zoo.symmetry.groups` reads the neuron groups off the result, and :mod:`zoo.symmetry.verify`
+proves them on numbers.
+"""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from zoo.errors import TraceError, ZooWarning
+from zoo.space import NeuronGroup, Unsupported, WeightSpace
+from zoo.symmetry.export import export
+from zoo.symmetry.groups import build_space
+from zoo.symmetry.labels import Labelled, Scene, UnsupportedError
+from zoo.symmetry.rules import RULES
+from zoo.symmetry.units import Pin
+from zoo.symmetry.verify import verify
+
+
+def trace(module: nn.Module, *inputs: Any, strict: bool = False) -> WeightSpace:
+    """Derive the weight space of a module.
+
+    The space describes the module in eval mode. Every neuron group is verified on random weights
+    and buffers in float64; one that fails is left out with a warning, never used.
+
+    Parameters
+    ----------
+    module
+        Any module that ``torch.export`` captures; it is not changed.
+    *inputs
+        Example inputs of its forward; values do not matter. Give at least two samples.
+    strict
+        Raise where an operator has no rule, instead of pinning every axis that it touches.
+
+    Raises
+    ------
+    TraceError
+        If the module cannot be captured, has a parameter that a weight space cannot hold, or, with
+        ``strict``, uses an operator without a rule.
+
+    Examples
+    --------
+    >>> import torch, zoo
+    >>> net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+    >>> space = zoo.trace(net, torch.zeros(2, 2))
+    >>> [(group.name, group.size) for group in space.groups]
+    [('0', 3)]
+    """
+    interpreter = _Interpreter(module, export(module, inputs))
+    interpreter.run()
+    if strict and interpreter.unsupported:
+        raise TraceError(f"No rule for: {', '.join(map(str, interpreter.unsupported))}.")
+    space = build_space(
+        scene=interpreter.scene,
+        parameters=interpreter.parameters,
+        kinds=interpreter.kinds,
+        tied=interpreter.tied,
+        unsupported=tuple(interpreter.unsupported),
+    )
+    return _keep_verified(space, module, inputs)
+
+
+def _keep_verified(space: WeightSpace, module: nn.Module, inputs: tuple[Any, ...]) -> WeightSpace:
+    """Drop groups that verification refutes."""
+    if not space.groups:
+        return space
+    result = verify(space, module, *inputs)
+    if result.passed:
+        return space
+    kept: tuple[NeuronGroup, ...] = tuple(
+        group for group in space.groups if group.name not in result.failed
+    )
+    names = ", ".join(result.failed) or "(all together)"
+    warnings.warn(
+        f"Neuron groups {names} of {type(module).__name__} do not keep its function and are left "
+        "out. This is a bug in a tracing rule: please report it.",
+        ZooWarning,
+        stacklevel=3,
+    )
+    if len(kept) == len(space.groups):
+        kept = ()  # each alone is right, together they are not: trust none
+    return _keep_verified(dataclasses.replace(space, groups=kept), module, inputs)
+
+
+class _Interpreter:
+    """One pass over a graph, from placeholders to outputs."""
+
+    def __init__(self, module: nn.Module, program: ExportedProgram) -> None:
+        self.scene = Scene()
+        self.parameters: dict[str, Labelled] = {}
+        self.kinds: dict[str, str] = {}
+        self.tied: list[tuple[str, str]] = []
+        self.unsupported: list[Unsupported] = []
+        self._program = program
+        self._module = module
+        self._values: dict[Node, Any] = {}
+
+    def run(self) -> None:
+        """Interpret every node."""
+        self._label_parameters()
+        specs = {spec.arg.name: spec for spec in self._program.graph_signature.input_specs}
+        num_inputs = 0
+        for node in self._program.graph.nodes:
+            if node.op == "placeholder":
+                spec = specs[node.name]
+                if spec.kind == InputKind.USER_INPUT:
+                    self._values[node] = self._input(node, num_inputs)
+                    num_inputs += 1
+                elif spec.target in self._canonical:
+                    self._values[node] = self.parameters[self._canonical[spec.target]]
+                else:
+                    self._values[node] = self._constant(self._tensor(spec.target))
+            elif node.op == "call_function":
+                self._values[node] = self._call(node)
+            elif node.op == "output":
+                self._pin_outputs(node)
+
+    def _label_parameters(self) -> None:
+        """Give fresh units to every parameter and floating-point buffer, tied ones once."""
+        named: dict[str, tuple[Tensor, str]] = {
+            name: (tensor, "parameter")
+            for name, tensor in self._module.named_parameters(remove_duplicate=False)
+        }
+        stored = self._module.state_dict(keep_vars=True)
+        for name, tensor in self._module.named_buffers(remove_duplicate=False):
+            if name in stored and tensor.is_floating_point():
+                named[name] = (tensor, "buffer")
+        self._canonical: dict[str, str] = {}
+        first: dict[int, str] = {}
+        for name, (tensor, kind) in named.items():
+            _check_tensor(name, tensor)
+            owner = first.setdefault(id(tensor), name)
+            self._canonical[name] = owner
+            if owner != name:
+                self.tied.append((name, owner))
+                continue
+            units = self.scene.units
+            self.kinds[name] = kind
+            self.parameters[name] = Labelled(
+                tuple(tensor.shape),
+                tuple(None if length == 1 else units.fresh(length) for length in tensor.shape),
+                name=name,
+            )
+
+    def _input(self, node: Node, position: int) -> Any:
+        value = node.meta.get("val")
+        if not isinstance(value, Tensor):
+            return value
+        return self._pinned(value, "input", f"input[{position}]")
+
+    def _pinned(self, value: Tensor, kind: Any, label: str) -> Labelled:
+        """Label a tensor of which nothing moves, each axis with a name of its own."""
+        shape = tuple(int(length) for length in value.shape)
+        axes = [
+            self.scene.pinned(length, Pin(kind, f"{label}.{dim}"))
+            for dim, length in enumerate(shape)
+        ]
+        return Labelled(shape, tuple(axes))
+
+    def _constant(self, tensor: Tensor) -> Labelled:
+        """Label a constant by its values: an axis along which it does not vary is free."""
+        axes = []
+        for dim, length in enumerate(tensor.shape):
+            varies = length > 1 and not bool((tensor == tensor.narrow(dim, 0, 1)).all())
+            axes.append(self.scene.pinned(length, Pin("fixed", "constant")) if varies else None)
+        return Labelled(tuple(tensor.shape), tuple(axes))
+
+    def _tensor(self, target: str | None) -> Tensor:
+        assert target is not None
+        stores = (self._program.state_dict, self._program.constants)
+        tensor: Tensor = next(store[target] for store in stores if target in store)
+        return tensor
+
+    def _call(self, node: Node) -> Any:
+        args, kwargs = pytree.tree_map_only(
+            Node, self._values.__getitem__, (node.args, node.kwargs)
+        )
+        self.scene.layer = node.name
+        name = _operator_name(node)
+        if name not in RULES:
+            return self._give_up(node, args, kwargs)
+        try:
+            return RULES[name](self.scene, node, *args, **kwargs)
+        except UnsupportedError:
+            return self._give_up(node, args, kwargs)
+
+    def _give_up(self, node: Node, args: Any, kwargs: Any) -> Any:
+        """Pin every axis that an operator without a rule touches, and remember it."""
+        pin = Pin("fixed", f"unsupported {_operator_name(node)}")
+        for leaf in pytree.tree_leaves((args, kwargs)):
+            if isinstance(leaf, Labelled):
+                self.scene.pin(leaf, range(len(leaf.shape)), pin)
+        self.unsupported.append(Unsupported(op=str(node.target), source=_source(node)))
+        return pytree.tree_map_only(
+            Tensor, lambda value: self._pinned(value, "fixed", node.name), node.meta["val"]
+        )
+
+    def _pin_outputs(self, node: Node) -> None:
+        (outputs,) = pytree.tree_map_only(Node, self._values.__getitem__, node.args)
+        tensors = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Labelled)]
+        for position, tensor in enumerate(tensors):
+            for dim in range(len(tensor.shape)):
+                self.scene.pin(tensor, [dim], Pin("output", f"output[{position}].{dim}"))
+
+
+def _check_tensor(name: str, tensor: Tensor) -> None:
+    plain = (
+        tensor.is_floating_point() and tensor.layout is torch.strided and not tensor.is_quantized
+    )
+    if not plain:
+        raise TraceError(
+            f"Expected dense floating-point parameters, got {name!r} with dtype {tensor.dtype} and "
+            f"layout {tensor.layout}. Convert it before tracing."
+        )
+
+
+def _operator_name(node: Node) -> str:
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return str(getattr(node.target, "__name__", node.target))
+    return str(schema.name.split("::")[-1])
+
+
+def _source(node: Node) -> str:
+    """File, line and code in the user's module that made a node."""
+    lines = [line.strip() for line in (node.stack_trace or "").splitlines() if line.strip()]
+    return " ".join(lines[-2:]) if lines else node.name

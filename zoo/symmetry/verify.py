@@ -1,0 +1,118 @@
+"""Proof by numbers: relabelled random weights must compute the same function, in float64."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf, isfinite, prod, sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from zoo.space import TensorSpec, WeightSpace
+from zoo.symmetry.act import Action, from_permutations
+
+TOLERANCE = 1e-9
+ALL_GROUPS = "all groups"
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Largest change of the outputs under relabelling, as a fraction of their spread.
+
+    Parameters
+    ----------
+    deviations
+        Per neuron group moved alone, and :data:`ALL_GROUPS` moved together.
+    failed
+        Groups whose deviation exceeds the tolerance.
+    """
+
+    deviations: dict[str, float]
+    failed: tuple[str, ...]
+    passed: bool
+
+
+def verify(
+    space: WeightSpace, module: nn.Module, *inputs: Any, tolerance: float = TOLERANCE
+) -> Verification:
+    """Check every group alone and all together on random weights, buffers and inputs.
+
+    Parameters
+    ----------
+    module
+        A module of this space, in any mode; it is not changed.
+    *inputs
+        Inputs of its forward; floating-point ones are replaced by random numbers of their shape.
+    tolerance
+        Largest accepted deviation, relative to the spread of the outputs.
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    network = copy.deepcopy(module).double().eval()
+    arguments = pytree.tree_map_only(Tensor, lambda x: _random_input(x, generator), inputs)
+    weights = random_weights(space, generator)
+    reference = _outputs(space, network, weights, arguments)
+    spread = max(float((reference - reference.mean()).abs().max()), 1e-300)
+
+    def deviation(action: Action) -> float:
+        changed = _outputs(space, network, action(weights), arguments)
+        value = float((changed - reference).abs().max()) / spread
+        return value if isfinite(value) else inf
+
+    deviations: dict[str, float] = {}
+    for name, action in _actions(space, generator):
+        deviations[name] = max(deviations.get(name, 0.0), deviation(action))
+    failed = tuple(group.name for group in space.groups if not deviations[group.name] <= tolerance)
+    return Verification(
+        deviations=deviations,
+        failed=failed,
+        passed=all(value <= tolerance for value in deviations.values()),
+    )
+
+
+def random_weights(space: WeightSpace, generator: torch.Generator) -> Tensor:
+    """Draw weights and buffers, ``[P]``, float64: no two units alike, outputs of order one."""
+    parts = [_random_tensor(tensor, generator).ravel() for tensor in space.tensors]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+
+def _random_tensor(tensor: TensorSpec, generator: torch.Generator) -> Tensor:
+    values = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+    if tensor.role == "variance":
+        return values.abs() + 0.5
+    return values / sqrt(max(1, prod(tensor.shape[1:])))
+
+
+def _random_input(value: Tensor, generator: torch.Generator) -> Tensor:
+    if not value.is_floating_point():
+        return value
+    return torch.randn(value.shape, generator=generator, dtype=torch.float64)
+
+
+def _actions(space: WeightSpace, generator: torch.Generator) -> Iterator[tuple[str, Action]]:
+    """Per group, a random cycle through all its units and a swap of two neighbours in that cycle.
+
+    Together they generate every relabelling of the group, and neither is the identity.
+    """
+    cycles: dict[str, Tensor] = {}
+    for group in space.groups:
+        order = torch.randperm(group.size, generator=generator)
+        cycle, swap = torch.arange(group.size), torch.arange(group.size)
+        cycle[order] = order.roll(1)
+        swap[order[:2]] = order[:2].flip(0)
+        cycles[group.name] = cycle
+        yield group.name, from_permutations(space, {group.name: cycle})
+        yield group.name, from_permutations(space, {group.name: swap})
+    yield ALL_GROUPS, from_permutations(space, cycles)
+
+
+@torch.no_grad()
+def _outputs(space: WeightSpace, network: nn.Module, weights: Tensor, inputs: Any) -> Tensor:
+    """All floating-point outputs of the network with these weights, as one vector."""
+    values = torch.func.functional_call(
+        network, space.state_dict(weights), inputs, tie_weights=False
+    )
+    tensors = [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
+    return torch.cat([tensor.double().ravel() for tensor in tensors])
