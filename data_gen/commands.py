@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
+import zoo
 from data_gen.recipe import Recipe
 from data_gen.recipes import RECIPES
 from data_gen.recipes import recipe as find_recipe
@@ -80,14 +82,14 @@ def recipes() -> None:
 
 
 def _summarise(out: Path, recipe: Recipe) -> None:
-    import zoo
-
     store = zoo.open(out)
     table = store[recipe.name].table
     diverged = int(table["diverged"].sum())
     finished = table.filter(~table["diverged"])["test_accuracy"]
-    spread = [finished.min(), finished.median(), finished.max()]
-    accuracy = ", ".join("none" if value is None else f"{value:.3f}" for value in spread)
+    accuracy = "none"
+    if len(finished):
+        spread = np.quantile(finished.to_numpy(), (0, 0.5, 1))
+        accuracy = ", ".join(f"{value:.3f}" for value in spread)
     print(
         f"{recipe.name}: {len(table)} members stored, {diverged} of them diverged; test accuracy "
         f"min, median, max: {accuracy}. Dataset version {store.version}."

@@ -1,19 +1,18 @@
 """Hyper-parameters: which there are, how a recipe spreads them, what a member drew."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from math import exp, inf, log
-from typing import Any, ClassVar, Literal, Protocol
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
 from zlib import crc32
 
 import numpy as np
 
+from data_gen.distributions import Choice, Distribution, LogUniform, Uniform, Value
 from data_gen.streams import Purpose, stream
 from zoo.errors import InvalidConfigError, unknown_name
 from zoo.networks import ACTIVATIONS
 from zoo.schema import ColumnScale, ColumnSpec
-
-Value = float | int | str
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 INITS = (
@@ -112,149 +111,6 @@ NETWORK_FIELDS = ("activation", "dropout")
 """Hyper-parameters that override the network's field of the same name."""
 
 
-class Distribution(Protocol):
-    """How a recipe spreads one hyper-parameter over members."""
-
-    @property
-    def support(self) -> tuple[Value, ...]:
-        """Values that bound or make up what can be drawn."""
-
-    def sample(self, rng: np.random.Generator) -> Value:
-        """Draw one member's value."""
-
-
-@dataclass(frozen=True)
-class Constant:
-    """One value for all."""
-
-    name: ClassVar[str] = "constant"
-    value: Value
-
-    @property
-    def support(self) -> tuple[Value, ...]:
-        """The value."""
-        return (self.value,)
-
-    def sample(self, rng: np.random.Generator) -> Value:
-        """Return the value."""
-        return self.value
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """Real numbers spread evenly over [low, high)."""
-
-    name: ClassVar[str] = "uniform"
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        _check_order(self.low, self.high)
-
-    @property
-    def support(self) -> tuple[Value, ...]:
-        """Both ends."""
-        return (self.low, self.high)
-
-    def sample(self, rng: np.random.Generator) -> Value:
-        """Draw a number."""
-        return float(rng.uniform(self.low, self.high))
-
-
-@dataclass(frozen=True)
-class LogUniform:
-    """Positive numbers whose logarithm is spread evenly."""
-
-    name: ClassVar[str] = "log_uniform"
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        _check_order(self.low, self.high)
-        if self.low <= 0:
-            raise InvalidConfigError(f"Expected a positive lower end, got {self}.")
-
-    @property
-    def support(self) -> tuple[Value, ...]:
-        """Both ends."""
-        return (self.low, self.high)
-
-    def sample(self, rng: np.random.Generator) -> Value:
-        """Draw a number."""
-        return min(exp(rng.uniform(log(self.low), log(self.high))), self.high)
-
-
-@dataclass(frozen=True)
-class IntUniform:
-    """Whole numbers from low to high, both included."""
-
-    name: ClassVar[str] = "int_uniform"
-    low: int
-    high: int
-
-    def __post_init__(self) -> None:
-        _check_order(self.low, self.high)
-
-    @property
-    def support(self) -> tuple[Value, ...]:
-        """Both ends."""
-        return (self.low, self.high)
-
-    def sample(self, rng: np.random.Generator) -> Value:
-        """Draw a number."""
-        return int(rng.integers(self.low, self.high, endpoint=True))
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of several values, each as likely."""
-
-    name: ClassVar[str] = "choice"
-    values: tuple[Value, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "values", tuple(self.values))
-        if not self.values or len(set(self.values)) != len(self.values):
-            raise InvalidConfigError(f"Expected distinct values to choose from, got {self.values}.")
-
-    @property
-    def support(self) -> tuple[Value, ...]:
-        """The values."""
-        return self.values
-
-    def sample(self, rng: np.random.Generator) -> Value:
-        """Draw a value."""
-        return self.values[int(rng.integers(len(self.values)))]
-
-
-DISTRIBUTIONS: dict[str, type[Any]] = {
-    kind.name: kind for kind in (Constant, Uniform, LogUniform, IntUniform, Choice)
-}
-
-
-def to_json(distribution: Any) -> dict[str, Any]:
-    """Turn a distribution into plain values; :func:`from_json` turns it back."""
-    values = {item.name: getattr(distribution, item.name) for item in fields(distribution)}
-    plain = {
-        key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
-    }
-    return {"distribution": distribution.name} | plain
-
-
-def from_json(raw: Mapping[str, Any]) -> Distribution:
-    """Restore a distribution."""
-    kind = raw.get("distribution")
-    if kind not in DISTRIBUTIONS:
-        raise unknown_name("distribution", kind, DISTRIBUTIONS)
-    values = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in raw.items()
-        if key != "distribution"
-    }
-    distribution: Distribution = DISTRIBUTIONS[kind](**values)
-    return distribution
-
-
 def check(distributions: Mapping[str, Distribution]) -> None:
     """Check names and ranges.
 
@@ -270,9 +126,7 @@ def check(distributions: Mapping[str, Distribution]) -> None:
             raise unknown_name("hyper-parameter", name, HYPERPARAMETERS)
         for value in distribution.support:
             HYPERPARAMETERS[name].check(name, value)
-        if HYPERPARAMETERS[name].kind == "int" and not all(
-            isinstance(value, int) for value in distribution.support
-        ):
+        if HYPERPARAMETERS[name].kind == "int" and isinstance(distribution, Uniform | LogUniform):
             raise InvalidConfigError(f"Expected whole numbers for {name!r}, got {distribution}.")
 
 
@@ -338,8 +192,3 @@ def _scale(known: HyperParameter, distribution: Distribution) -> ColumnScale:
         positive = all(float(value) > 0 for value in distribution.support)
         return known.scale if positive else "linear"
     return "linear"
-
-
-def _check_order(low: float, high: float) -> None:
-    if not -inf < low <= high < inf:
-        raise InvalidConfigError(f"Expected low <= high, both finite, got {low} and {high}.")

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from data_gen import distributions
 from data_gen import hyperparameters as hp
 from data_gen.streams import SEED_LIMIT, member_seed
 from zoo.errors import InvalidConfigError
@@ -52,7 +53,7 @@ class Recipe:
     name: str
     problem: dict[str, Any]
     network: NetworkConfig
-    hyperparameters: Mapping[str, hp.Distribution] = field(default_factory=dict)
+    hyperparameters: Mapping[str, distributions.Distribution] = field(default_factory=dict)
     num_members: int
     epochs: int
     checkpoints: tuple[int, ...]
@@ -105,7 +106,7 @@ class Recipe:
         plain = dict(vars(self))
         plain["network"] = to_dict(self.network)
         plain["hyperparameters"] = {
-            name: hp.to_json(item) for name, item in self.hyperparameters.items()
+            name: distributions.to_json(item) for name, item in self.hyperparameters.items()
         }
         plain["checkpoints"] = list(self.checkpoints)
         return plain
@@ -116,7 +117,7 @@ class Recipe:
         plain = dict(raw)
         plain["network"] = from_dict(raw["network"])
         plain["hyperparameters"] = {
-            name: hp.from_json(item) for name, item in raw["hyperparameters"].items()
+            name: distributions.from_json(item) for name, item in raw["hyperparameters"].items()
         }
         plain["checkpoints"] = tuple(raw["checkpoints"])
         return cls(**plain)

@@ -1,7 +1,7 @@
 """Member-steps per second of the engines against plain PyTorch loops, in one interleaved run.
 
-Each round times every way of training once; medians over rounds and of per-round ratios are printed.
-A member-step is one optimiser step of one network. One thread; Adam; batches of 64.
+Each round times every way of training once; medians of times and of per-round ratios are printed.
+A member-step is one optimiser step of one network.
 """
 
 import statistics
@@ -17,8 +17,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import zoo
+from data_gen.distributions import Constant
 from data_gen.engines import Engine, LoopEngine, StackedEngine
-from data_gen.hyperparameters import Constant
 from data_gen.recipe import Recipe
 from zoo.networks import CNNConfig, MLPConfig, NetworkConfig, build, example_input
 from zoo.problems import Problem, digits
@@ -45,7 +45,7 @@ def _mlp(members: int) -> Workload:
 
 
 def _cnn(members: int) -> Workload:
-    """The Small CNN Zoo's network on random 28x28 images: cost does not depend on the pixels."""
+    """Return the Small CNN Zoo's network on random 28x28 images; the pixels do not matter."""
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.standard_normal((640, 1, 28, 28), dtype=np.float32))
     targets = torch.from_numpy(rng.integers(0, 10, 640))
@@ -107,7 +107,7 @@ def _step(
 
 
 def _engine(engine: Engine, work: Workload, members: int) -> Callable[[], int]:
-    """Train with one of our engines; its start (graph, initialisation, last metrics) is included."""
+    """Train with an engine; initialisation and the last metrics are included."""
     recipe = Recipe(
         name="bench",
         problem={},

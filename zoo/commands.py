@@ -46,8 +46,8 @@ def check(path: Path) -> int:
     report = run_check(path)
     for population in report.populations:
         print(
-            f"{population.name}: {population.blocks_committed} of {population.blocks_planned} blocks "
-            f"stored, {population.num_bytes / 2**20:.1f} MiB checked"
+            f"{population.name}: {population.blocks_committed} of {population.blocks_planned} "
+            f"blocks stored, {population.num_bytes / 2**20:.1f} MiB checked"
         )
         for damage in population.damaged:
             print(f"  damaged {damage}")

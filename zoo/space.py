@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from math import prod
+from math import lgamma, log, prod
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -109,20 +109,49 @@ class UnitIndex:
 
 @dataclass(frozen=True, kw_only=True)
 class Touch:
-    """One axis that a neuron group moves."""
+    """One axis that a neuron group moves.
+
+    Parameters
+    ----------
+    tensor, dim
+        The axis.
+    index
+        Positions that each unit owns; of a nested group, copy after copy.
+    rows_dim, rows
+        Where the kernel of a grouped convolution is touched: copy ``c`` moves only the entries
+        whose position on axis ``rows_dim`` is in row ``c`` of ``rows``.
+    """
 
     tensor: str
     dim: int
     index: UnitIndex
+    rows_dim: int | None = None
+    rows: UnitIndex | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class NeuronGroup:
-    """Hidden units that may be relabelled freely, and every tensor axis that moves with them."""
+    """Hidden units that may be relabelled freely, and every tensor axis that moves with them.
+
+    Parameters
+    ----------
+    name
+        Name within the space, after the layer whose outputs the units are.
+    size
+        Number of units (in each copy).
+    touches
+        Axes that move.
+    parent
+        Of a nested group, the group whose units it lies inside (units inside each head).
+    copies
+        Number of independent copies: units of the parent, times the parent's copies.
+    """
 
     name: str
     size: int
     touches: tuple[Touch, ...]
+    parent: str | None = None
+    copies: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +299,11 @@ class WeightSpace:
 
         return verify(self, module, *inputs)
 
+    @cached_property
+    def log10_order(self) -> float:
+        """Decimal logarithm of the number of relabellings."""
+        return sum(g.copies * lgamma(g.size + 1) for g in self.groups) / log(10)
+
     # ---- identity -----------------------------------------------------------------------------
     def to_json(self) -> str:
         """Serialise; :meth:`from_json` restores an equal space."""
@@ -319,10 +353,16 @@ def _tensor_from_json(raw: dict[str, Any]) -> TensorSpec:
 
 def _group_from_json(raw: dict[str, Any]) -> NeuronGroup:
     touches = tuple(
-        Touch(tensor=touch["tensor"], dim=touch["dim"], index=_index_from_json(touch["index"]))
+        Touch(
+            **touch
+            | {
+                "index": _index_from_json(touch["index"]),
+                "rows": None if touch["rows"] is None else _index_from_json(touch["rows"]),
+            }
+        )
         for touch in raw["touches"]
     )
-    return NeuronGroup(name=raw["name"], size=raw["size"], touches=touches)
+    return NeuronGroup(**raw | {"touches": touches})
 
 
 def _index_from_json(raw: dict[str, Any]) -> UnitIndex:

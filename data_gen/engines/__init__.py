@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from data_gen.engines.loop import LoopEngine
 from data_gen.engines.members import BlockResult
 from data_gen.engines.stacked import StackedEngine
 from data_gen.recipe import Recipe
-from zoo.errors import unknown_name
+from zoo.errors import InvalidConfigError, unknown_name
 from zoo.problems import Problem
 from zoo.space import WeightSpace
 
@@ -63,5 +64,10 @@ def make(name: str, *, device: str = "cpu") -> Engine:
     """Make the engine called ``name`` for a device such as ``cpu`` or ``cuda``."""
     if name not in ENGINES:
         raise unknown_name("engine", name, ENGINES)
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise InvalidConfigError(
+            f"Expected a device that this machine has (cpu, or cuda with a GPU), got {device!r}."
+        )
     engine: Engine = ENGINES[name](device=device)
     return engine

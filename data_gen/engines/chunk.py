@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from data_gen.engines.evaluation import Evaluator
-from data_gen.engines.graph import Program, Runner, sections_of
+from data_gen.engines.execution import StackedProgram, sections_of
+from data_gen.engines.graph import Program
 from data_gen.engines.initialisation import initialise
 from data_gen.engines.members import BlockResult, Samples, noisy_targets
 from data_gen.engines.operators import Stack
@@ -126,7 +127,7 @@ class Chunk:
         self._prepare()
 
     def _noisy_targets(self) -> Tensor | None:
-        """Return every slot's labels ``[N, n]``, or ``None`` where all members see the true ones."""
+        """Return every slot's labels ``[N, n]``, or ``None`` where all see the true ones."""
         noise = self._job.settings["label_noise"][self._slots]
         if not (noise > 0).any():
             return None
@@ -160,7 +161,7 @@ class Chunk:
         """Make what depends on the slots alone: program, views of the weights, dropout scales."""
         job = self._job
         kinds = sections_of([job.activation(k) for k in self._slots.tolist()])
-        self._runner = Runner([(job.programs(kind)[0], count) for kind, count in kinds])
+        self._program = StackedProgram([(job.programs(kind)[0], count) for kind, count in kinds])
         self._gradients = torch.zeros_like(self._weights)
         self._leaves = {
             name: view.requires_grad_()
@@ -174,7 +175,7 @@ class Chunk:
         start, views = 0, []
         for tensor in tensors:
             part = rows[:, start : start + tensor.numel].detach()
-            views.append((tensor.name, part.unflatten(1, tensor.shape or (1,))))
+            views.append((tensor.name, part.view(len(rows), *tensor.shape)))
             start += tensor.numel
         return views
 
@@ -251,11 +252,13 @@ class Chunk:
         """Take one step with the samples ``[N, batch]``."""
         indices = indices.contiguous()
         members, batch = indices.shape
-        inputs = self._inputs.index_select(0, indices.flatten()).unflatten(0, (members, batch))
+        inputs = self._inputs.index_select(0, indices.flatten()).view(
+            members, batch, *self._inputs.shape[1:]
+        )
         targets = self._take_targets(indices)
         dropout = self._mask if (self._dropout > 0).any() else None
         tensors = self._leaves | dict(self._views(self._states, self._buffers))
-        logits, updates = self._runner(tensors, inputs, Stack(batch, dropout))
+        logits, updates = self._program(tensors, inputs, Stack(batch, dropout))
         slope = torch.softmax(logits.detach(), -1)
         slope.scatter_add_(
             2, targets[..., None], slope.new_full((1, 1, 1), -1).expand(members, batch, 1)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from data_gen.engines.graph import Program, Runner, sections_of
+from data_gen.engines.execution import StackedProgram, sections_of
+from data_gen.engines.graph import Program
 from data_gen.engines.operators import Stack
 from data_gen.recipe import Recipe
 from zoo.networks import build, to_dict
@@ -21,7 +22,7 @@ _ROW_MULTIPLE = 32
 
 
 def padded_rows(members: int, width: int, device: torch.device) -> Tensor:
-    """Make zeros ``[members, width]`` whose rows start aligned, at equal places modulo 128 bytes."""
+    """Make zeros ``[members, width]`` whose rows start aligned, all alike."""
     return torch.zeros(members, -(-width // _ROW_MULTIPLE) * _ROW_MULTIPLE, device=device)[
         :, :width
     ]
@@ -86,24 +87,26 @@ class Evaluator:
         rows = padded_rows(len(vectors) + ghosts, vectors.shape[1], vectors.device)
         rows[: len(vectors)], rows[len(vectors) :] = vectors, vectors[0]
         kinds = sections_of([*activations, *[activations[0]] * ghosts])
-        runner = Runner([(self._programs(kind)[1], count) for kind, count in kinds])
+        program = StackedProgram([(self._programs(kind)[1], count) for kind, count in kinds])
         tensors = self._space.unflatten(rows)
         measured = {}
         for part, (inputs, targets) in self._parts.items():
-            logits = self._logits(runner, tensors, inputs)[: len(vectors)]
+            logits = self._logits(program, tensors, inputs)[: len(vectors)]
             decide = self._decide(activations, vectors, inputs)
             loss, accuracy = score(logits, targets, decide=decide)
             measured[f"{part}_loss"], measured[f"{part}_accuracy"] = loss, accuracy
         return measured
 
     @torch.no_grad()
-    def _logits(self, runner: Runner, tensors: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    def _logits(
+        self, program: StackedProgram, tensors: dict[str, Tensor], inputs: Tensor
+    ) -> Tensor:
         """Compute logits ``[N, samples, classes]`` on the CPU."""
         members = len(next(iter(tensors.values())))
         parts = []
         for batch in torch.split(inputs.to(self._device), _SAMPLES):
             shared = batch.expand(members, *batch.shape)
-            parts.append(runner(tensors, shared, Stack(len(batch)))[0].cpu())
+            parts.append(program(tensors, shared, Stack(len(batch)))[0].cpu())
         return torch.cat(parts, dim=1)
 
     def _decide(

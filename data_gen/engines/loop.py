@@ -13,6 +13,7 @@ from data_gen.engines.initialisation import initialise
 from data_gen.engines.members import BlockResult, Samples, noisy_targets, overrides, settings_of
 from data_gen.recipe import Recipe
 from data_gen.streams import Purpose, stream
+from zoo.errors import InvalidConfigError
 from zoo.networks import Dropout, build, to_dict
 from zoo.problems import Problem, evaluate
 from zoo.space import WeightSpace
@@ -30,6 +31,13 @@ class LoopEngine:
 
     name: ClassVar[str] = "loop"
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.device != "cpu":
+            raise InvalidConfigError(
+                f"Engine 'loop' is the reference and runs on the cpu alone, got {self.device!r}; "
+                "use engine 'stacked'."
+            )
 
     def members_per_call(self, recipe: Recipe) -> int:
         """Return 1: members share nothing here."""
@@ -102,7 +110,8 @@ class _Member:
             for batch in torch.from_numpy(self._samples.epoch(epoch)):
                 self._optimizer.zero_grad()
                 logits = self._module(self._problem.train_inputs[batch])
-                functional.cross_entropy(logits, self._targets[batch]).backward()
+                loss = functional.cross_entropy(logits, self._targets[batch])
+                torch.autograd.backward(loss)
                 self._optimizer.step()
             yield epoch + 1
 

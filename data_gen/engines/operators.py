@@ -20,15 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from data_gen.engines.products import conv2d, linear
+
 EXAMPLE_BATCH = 7
 """Samples of the input that graphs are captured with; a leading 7 stands for the batch."""
 
 _LANES = 32
 """Entries that the widest unrolled vector loop takes at once (two AVX-512 registers)."""
-
-_ALIGNED, _EDGE = 16, 4
-"""Matrices of a multiple of 16 numbers start on 64-byte boundaries if the first one does; edges that
-are multiples of 4 make any of them so. Products round differently where they start elsewhere."""
 
 aten: Any = torch.ops.aten
 
@@ -51,110 +49,6 @@ class Stack:
 
 
 Operator = Callable[..., Any]
-
-
-# ---- products -----------------------------------------------------------------------------------
-class _Linear(torch.autograd.Function):
-    """``x w^T + b`` per member, with gradients in the layout of the weights."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        if bias is None:
-            return torch.bmm(x, weight.transpose(1, 2))
-        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        return (
-            torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None,
-            torch.bmm(gradient.transpose(1, 2), x),
-            gradient.sum(1) if ctx.needs_input_grad[2] else None,
-        )
-
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return ``[N, rows, out]``; matrices of odd sizes are padded so that each starts aligned."""
-    rows, width, outputs = x.shape[1], x.shape[2], weight.shape[1]
-    if all(size % _ALIGNED == 0 for size in (rows * width, rows * outputs, width * outputs)):
-        return _Linear.apply(x.contiguous(), weight, bias)  # type: ignore[no-any-return, no-untyped-call]
-    more_rows, more_width, more_outputs = -rows % _EDGE, -width % _EDGE, -outputs % _EDGE
-    padded: Tensor = _Linear.apply(  # type: ignore[no-untyped-call]
-        functional.pad(x, (0, more_width, 0, more_rows)),
-        functional.pad(weight, (0, more_width, 0, more_outputs)),
-        None if bias is None else functional.pad(bias, (0, more_outputs)),
-    )
-    return padded[:, :rows, :outputs]
-
-
-def _linear(_: Stack, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    output = _affine(x.flatten(1, -2), weight, bias)
-    return output if x.ndim == 3 else output.unflatten(1, x.shape[1:-1])
-
-
-class _Patches(torch.autograd.Function):
-    """Every window that a kernel sees: ``[N, B, y, x, C]`` to ``[N, B, y', x', ky, kx, C]``."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], step: tuple[int, ...]
-    ) -> Tensor:
-        ctx.geometry, ctx.shape = (kernel, stride, step), x.shape
-        sizes = [
-            (length - reach * (width - 1) - 1) // jump + 1
-            for length, width, jump, reach in zip(x.shape[2:4], kernel, stride, step, strict=True)
-        ]
-        n, b, y, x_, c = x.stride()
-        windows = x.as_strided(
-            (*x.shape[:2], *sizes, *kernel, x.shape[4]),
-            (n, b, y * stride[0], x_ * stride[1], y * step[0], x_ * step[1], c),
-        )
-        return windows.contiguous()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        kernel, stride, step = ctx.geometry
-        total = gradient.new_zeros(ctx.shape)
-        height, width = gradient.shape[2:4]
-        for row in range(kernel[0]):
-            for column in range(kernel[1]):
-                top, left = row * step[0], column * step[1]
-                seen = total[
-                    :,
-                    :,
-                    top : top + (height - 1) * stride[0] + 1 : stride[0],
-                    left : left + (width - 1) * stride[1] + 1 : stride[1],
-                ]
-                seen.add_(gradient[:, :, :, :, row, column])
-        return total, None, None, None
-
-
-def _conv2d(
-    _: Stack,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0),
-    dilation: Sequence[int] = (1, 1),
-) -> Tensor:
-    """Convolve by one batched product over all windows."""
-    last = x.movedim(2, -1)
-    if any(padding):
-        last = functional.pad(last, (0, 0, *[padding[-1]] * 2, *[padding[0]] * 2))
-    kernel, batch = tuple(weight.shape[3:]), x.shape[1]
-    windows = _Patches.apply(  # type: ignore[no-untyped-call]
-        last.contiguous(), kernel, _pair(stride), _pair(dilation)
-    )
-    rows = weight.permute(0, 1, 3, 4, 2).flatten(2)
-    output = _affine(windows.flatten(4).flatten(1, 3), rows, bias)
-    return output.unflatten(1, (batch, *windows.shape[2:4])).movedim(-1, 2)
-
-
-def _pair(values: Sequence[int]) -> tuple[int, int]:
-    return values[0], values[-1]
 
 
 # ---- normalisation, pooling, dropout ------------------------------------------------------------
@@ -207,7 +101,7 @@ def _channels_last(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """View ``[N, batch, channel, ...]`` as ``[N, rows, channel]``; also the way back."""
     last = x.movedim(2, -1)
     shape = last.shape
-    return last.flatten(1, -2), lambda rows: rows.unflatten(1, shape[1:-1]).movedim(-1, 2)
+    return last.flatten(1, -2), lambda rows: rows.view(shape).movedim(-1, 2)
 
 
 def _per_sample(function: Callable[..., Tensor]) -> Operator:
@@ -215,7 +109,8 @@ def _per_sample(function: Callable[..., Tensor]) -> Operator:
 
     def run(_: Stack, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         plain, restore = in_memory_order(x)
-        return function(restore(plain).flatten(0, 1), *args, **kwargs).unflatten(0, x.shape[:2])
+        output = function(restore(plain).flatten(0, 1), *args, **kwargs)
+        return output.view(*x.shape[:2], *output.shape[1:])
 
     return run
 
@@ -305,6 +200,10 @@ def _identity(_: Stack, x: Tensor, **__: Any) -> Tensor:
     return x
 
 
+def _without_stack(function: Callable[..., Tensor]) -> Operator:
+    return lambda _, *args, **kwargs: function(*args, **kwargs)
+
+
 # ---- the table ----------------------------------------------------------------------------------
 _EXACT = (aten.relu.default, aten.leaky_relu.default, aten.neg.default, aten.abs.default)
 _ROUNDED = (
@@ -330,8 +229,8 @@ _BINARY = (
 )
 
 _TABLE: dict[Any, Operator] = {
-    aten.linear.default: _linear,
-    aten.conv2d.default: _conv2d,
+    aten.linear.default: _without_stack(linear),
+    aten.conv2d.default: _without_stack(conv2d),
     aten._native_batch_norm_legit_functional.default: _batch_norm_training,
     aten._native_batch_norm_legit_no_training.default: _batch_norm_evaluation,
     aten.adaptive_avg_pool2d.default: _per_sample(functional.adaptive_avg_pool2d),

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from data_gen.engines.chunk import Chunk, Job
-from data_gen.engines.graph import EXAMPLE_BATCH, Program, capture
+from data_gen.engines.graph import Program, capture
 from data_gen.engines.members import BlockResult, Samples, settings_of
+from data_gen.engines.operators import EXAMPLE_BATCH
 from data_gen.recipe import Recipe
 from zoo.networks import build, example_input, to_dict
 from zoo.problems import Problem

@@ -1,6 +1,6 @@
 """Populations on scikit-learn's digits: seconds to minutes on a laptop, no download."""
 
-from data_gen.hyperparameters import Choice, LogUniform, Uniform
+from data_gen.distributions import Choice, LogUniform, Uniform
 from data_gen.recipe import Recipe
 from zoo.networks import MLPConfig
 

@@ -1,6 +1,6 @@
 """Populations on images in IDX files."""
 
-from data_gen.hyperparameters import Choice, LogUniform, Uniform
+from data_gen.distributions import Choice, LogUniform, Uniform
 from data_gen.recipe import Recipe
 from zoo.networks import CNNConfig
 
@@ -16,7 +16,8 @@ def small_cnn() -> Recipe:
 
     References
     ----------
-    .. [1] Unterthiner et al., "Predicting Neural Network Accuracy from Weights", arXiv 2002.11448, 2020.
+    .. [1] Unterthiner et al., "Predicting Neural Network Accuracy from Weights", 2020,
+       arXiv 2002.11448.
     """
     return Recipe(
         name="small-cnn",

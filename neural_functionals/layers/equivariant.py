@@ -4,6 +4,8 @@ For a product of symmetric groups that act on distinct axes, every equivariant l
 block with groups ``G`` to a block with groups ``H`` is a sum over subsets ``S`` of ``G`` and ``H``:
 average over ``G - S``, mix channels by a free matrix, repeat along ``H - S`` [1]_ [2]_. Terms with
 one ``S`` share their pooled inputs, so all of them are one matrix product on concatenated channels.
+Of a nested group (units inside heads) each outer unit has its own copy, so that units of two outer
+ones have nothing in common: ``S`` holds a nested group only together with the group around it.
 """
 
 from collections.abc import Sequence
@@ -204,12 +206,13 @@ def _add(terms: dict[tuple[int, Subset], Tensor], fold: _Fold) -> None:
 
 
 def _subsets(blocks: Sequence[FeatureBlock]) -> list[Subset]:
-    """Every set of groups inside some block, small ones first."""
+    """List the sets of groups that share units within some block, small ones first."""
     found = {
         subset
         for block in blocks
         for length in range(len(block.groups) + 1)
         for subset in combinations(block.groups, length)
+        if all(parent in subset for child, parent in block.inside if child in subset)
     }
     return sorted(found, key=lambda subset: (len(subset), subset))
 

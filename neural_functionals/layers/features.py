@@ -31,11 +31,14 @@ class FeatureBlock:
         Number of units of each group.
     channels
         Features per position.
+    inside
+        For each group that is nested, its name and the group that it lies inside.
     """
 
     groups: tuple[str, ...]
     sizes: tuple[int, ...]
     channels: int
+    inside: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if list(self.groups) != sorted(set(self.groups)) or len(self.sizes) != len(self.groups):
@@ -73,6 +76,7 @@ class WeightLayout(nn.Module):
         indices = [_sorted_index(field) for field in self.fields]
         self.shapes = [index.shape for index in indices]
         self._groups = [tuple(sorted(field.groups)) for field in self.fields]
+        self._parents = {g.name: g.parent for g in space.groups if g.parent is not None}
         flat = np.concatenate([index.ravel() for index in indices])
         buffers = {"index": flat, "inverse": np.argsort(flat), "orbit": _orbits(indices)}
         for name, value in buffers.items():
@@ -89,7 +93,12 @@ class WeightLayout(nn.Module):
         """Shapes of features with ``channels`` features per weight and ``extra`` ones per field."""
         more = [0] * len(self.shapes) if extra is None else extra
         return [
-            FeatureBlock(groups=groups, sizes=shape[:-1], channels=shape[-1] * channels + added)
+            FeatureBlock(
+                groups=groups,
+                sizes=shape[:-1],
+                channels=shape[-1] * channels + added,
+                inside=tuple((g, self._parents[g]) for g in groups if g in self._parents),
+            )
             for groups, shape, added in zip(self._groups, self.shapes, more, strict=True)
         ]
 

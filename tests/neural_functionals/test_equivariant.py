@@ -1,24 +1,49 @@
 """The equivariant linear map is equivariant, complete and starts at unit variance."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from neural_functionals.layers import EquivariantLinear, FeatureBlock, WeightLayout
 from neural_functionals.testing import NETWORKS, example_space, random_action, random_networks
 from zoo.errors import WeightSpaceMismatchError
-from zoo.symmetry import from_permutations
+from zoo.symmetry import from_permutations, trace
 
 
 def generators(space):
     """Index vectors of swaps of neighbouring units, which generate the whole group."""
     for group in space.groups:
-        for i in range(group.size - 1):
-            swap = torch.arange(group.size)
-            swap[[i, i + 1]] = swap[[i + 1, i]]
+        for copy, i in product(range(group.copies), range(group.size - 1)):
+            swap = torch.arange(group.size).repeat(group.copies, 1)
+            swap[copy, [i, i + 1]] = swap[copy, [i + 1, i]]
             yield from_permutations(space, {group.name: swap}).index.numpy()
+
+
+class TinyAttention(nn.Module):
+    """Two heads with two units each: nested groups, and a residual stream."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.mix = nn.Linear(1, 2, bias=False), nn.Linear(2, 12, bias=False)
+        self.out = nn.Linear(4, 2, bias=False)
+
+    def forward(self, x):
+        x = self.embed(x)
+        q, k, v = self.mix(x).view(*x.shape[:2], 3, 2, 2).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return (x + self.out(mixed.transpose(1, 2).flatten(2))).sum(-1)
+
+
+def space_called(name):
+    if name == "attention":
+        return trace(TinyAttention(), torch.zeros(2, 3, 1), strict=True)
+    return example_space(name)
+
+
+SPACES = [*NETWORKS, "attention"]
 
 
 def num_orbits(labels, moves):
@@ -59,10 +84,10 @@ def as_matrices(layout, layer):
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("name", list(NETWORKS))
+@pytest.mark.parametrize("name", SPACES)
 def test_basis_is_complete_and_free(name):
     """As many parameters as there are equivariant maps, and no two of them alike."""
-    space = example_space(name)
+    space = space_called(name)
     layout = WeightLayout(space)
     layer = EquivariantLinear(layout.blocks(), layout.blocks()).double()
     matrices = as_matrices(layout, layer)
@@ -72,9 +97,9 @@ def test_basis_is_complete_and_free(name):
 
 
 @pytest.mark.parametrize("free", [(), ("input", "output")])
-@pytest.mark.parametrize("name", list(NETWORKS))
+@pytest.mark.parametrize("name", SPACES)
 def test_equivariant(name, free):
-    space = example_space(name)
+    space = space_called(name)
     layout = WeightLayout(space, free=free)
     layers = [
         EquivariantLinear(layout.blocks(), layout.blocks(3)).double(),

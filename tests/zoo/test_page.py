@@ -19,12 +19,12 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def predictions(tmp_path):
     rows = [
-        {"member": member, "split": split, "target": 0.1 * member, "prediction": 0.1 * member + 0.01,
-         "model": model, "seed": seed}
+        {"member": member, "split": split, "target": member / 10, "prediction": member / 9}
+        | {"model": model, "seed": seed}
         for member, split in ((1, "train"), (2, "test"), (3, "test"), (5, "test"))
         for model in ("statnn", "nfn")
         for seed in (0, 1)
-    ]  # fmt: skip
+    ]
     path = tmp_path / "predictions.parquet"
     pl.DataFrame(rows).write_parquet(path)
     return path

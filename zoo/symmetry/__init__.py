@@ -4,7 +4,13 @@ from zoo.symmetry.act import Action, from_permutations, identity, sample
 from zoo.symmetry.export import export
 from zoo.symmetry.fields import Field, fields
 from zoo.symmetry.trace import trace
-from zoo.symmetry.verify import TOLERANCE, Verification, random_weights, verify
+from zoo.symmetry.verify import (
+    TOLERANCE,
+    Verification,
+    inert_tensors,
+    random_weights,
+    verify,
+)
 
 __all__ = [
     "TOLERANCE",
@@ -15,6 +21,7 @@ __all__ = [
     "fields",
     "from_permutations",
     "identity",
+    "inert_tensors",
     "random_weights",
     "sample",
     "trace",

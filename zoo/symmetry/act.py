@@ -1,5 +1,6 @@
 """Acting on weights: a group element is a re-indexing of the flat vector."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import WeightSpaceMismatchError, unknown_name
-from zoo.space import WeightSpace
+from zoo.space import NeuronGroup, Touch, WeightSpace
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,20 +54,23 @@ def sample(
         Names of the groups to move; all of them by default.
     """
     chosen = [group.name for group in space.groups] if groups is None else list(groups)
-    permutations = {
-        name: torch.randperm(space.group(name).size, generator=generator) for name in chosen
-    }
+    permutations = {}
+    for name in chosen:
+        group = space.group(name)
+        copies = [torch.randperm(group.size, generator=generator) for _ in range(group.copies)]
+        permutations[name] = torch.stack(copies)
     return from_permutations(space, permutations)
 
 
-def from_permutations(space: WeightSpace, permutations: dict[str, Tensor]) -> Action:
+def from_permutations(space: WeightSpace, permutations: Mapping[str, Tensor]) -> Action:
     """Build the element that relabels each named group.
 
     Parameters
     ----------
     permutations
-        Per neuron group ``[group_size]``, int64; new unit ``i`` is old ``permutations[g][i]``.
-        Groups that are not named stay.
+        Per neuron group ``[size]``, or ``[copies, size]`` where it is nested, int64; new unit ``i``
+        is old unit ``permutations[g][i]``. Groups that are not named stay. A group moves after the
+        groups nested inside it.
 
     Raises
     ------
@@ -74,32 +78,60 @@ def from_permutations(space: WeightSpace, permutations: dict[str, Tensor]) -> Ac
         If a permutation is not one of its group's units.
     """
     known = {group.name: group for group in space.groups}
-    sources = {
-        tensor.name: [np.arange(length) for length in tensor.shape] for tensor in space.tensors
-    }
-    for name, permutation in permutations.items():
+    for name in permutations:
         if name not in known:
             raise unknown_name("neuron group", name, known)
-        order = np.asarray(permutation)
-        if not np.array_equal(np.sort(order), np.arange(known[name].size)):
-            raise WeightSpaceMismatchError(
-                f"Expected a permutation of {known[name].size} units for neuron group {name!r}, "
-                f"got {order.tolist()}."
+    grids = {tensor.name: np.arange(tensor.numel).reshape(tensor.shape) for tensor in space.tensors}
+    for group in sorted(space.groups, key=lambda group: -depth(space, group)):
+        if group.name in permutations:
+            orders = _orders(group, permutations[group.name])
+            for touch in group.touches:
+                grids[touch.tensor] = _relabel(grids[touch.tensor], touch, orders)
+    return Action(
+        torch.from_numpy(
+            np.concatenate(
+                [
+                    space.offsets[tensor.name] + grids[tensor.name].ravel()
+                    for tensor in space.tensors
+                ]
             )
-        for touch in known[name].touches:
-            positions = touch.index.array()
-            sources[touch.tensor][touch.dim][positions] = positions[order]
-    return Action(torch.from_numpy(_flat_index(space, sources)))
+        )
+    )
 
 
-def _flat_index(space: WeightSpace, sources: dict[str, list[np.ndarray]]) -> np.ndarray:
-    """Combine one source index per axis into one index of the flat vector, ``[P]``."""
-    index = np.empty(space.num_parameters, dtype=np.int64)
-    for tensor in space.tensors:
-        start = space.offsets[tensor.name]
-        if tensor.shape:
-            grid = np.ravel_multi_index(np.ix_(*sources[tensor.name]), tensor.shape)
-        else:
-            grid = np.zeros((), dtype=np.int64)
-        index[start : start + tensor.numel] = start + np.ravel(grid)
-    return index
+def depth(space: WeightSpace, group: NeuronGroup) -> int:
+    """Return the number of groups that a group is nested inside."""
+    return 0 if group.parent is None else 1 + depth(space, space.group(group.parent))
+
+
+def _orders(group: NeuronGroup, permutation: Tensor) -> np.ndarray:
+    """Check a permutation; returns ``[copies, size]``."""
+    orders = np.asarray(permutation)
+    shape = (group.copies, group.size)
+    fits = orders.shape == shape or (group.copies == 1 and orders.shape == shape[1:])
+    orders = orders.reshape(shape) if fits else orders
+    if not fits or not np.array_equal(np.sort(orders, axis=1), np.indices(shape)[1]):
+        raise WeightSpaceMismatchError(
+            f"Expected a permutation of {group.size} units in each of {group.copies} copies of "
+            f"neuron group {group.name!r}, got {orders.tolist()}."
+        )
+    return orders
+
+
+def _relabel(grid: np.ndarray, touch: Touch, orders: np.ndarray) -> np.ndarray:
+    """Move one axis of a tensor's grid of positions."""
+    positions = touch.index.array().reshape(*orders.shape, -1)
+    if touch.rows is None:
+        source = np.arange(grid.shape[touch.dim])
+        for copy, order in zip(positions, orders, strict=True):
+            source[copy] = copy[order]
+        return grid.take(source, axis=touch.dim)
+    assert touch.rows_dim is not None
+    grid = grid.copy()
+    for copy, order, rows in zip(positions, orders, touch.rows.array(), strict=True):
+        source = np.arange(grid.shape[touch.dim])
+        source[copy] = copy[order]
+        at = [slice(None)] * grid.ndim
+        at[touch.rows_dim] = rows  # type: ignore[call-overload]
+        grid[tuple(at)] = grid[tuple(at)].take(source, axis=touch.dim)
+    return grid

@@ -32,8 +32,10 @@ def export(
     """
     private = copy.deepcopy(module).train(training)
     with warnings.catch_warnings():
-        # torch's own deprecation, raised while it copies its graphs; nothing a caller could change.
-        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
+        # torch's own remarks about copying graphs, recurrent weights and oneDNN: nothing that a
+        # caller could change, and nothing that matters to the graph
+        for message in (r".*LeafSpec", r".*_flat_weights", r".*not supported with oneDNN"):
+            warnings.filterwarnings("ignore", message=message)
         try:
             program = torch.export.export(private, inputs, strict=False)
             functional: ExportedProgram = program.run_decompositions({})

@@ -1,19 +1,20 @@
 """Fields: the weight space cut into blocks that have one axis per neuron group.
 
 A tensor whose axis holds a run of positions per unit (a flattened convolution), several groups side
-by side (a concatenation) or pinned positions (inputs, kernels) is not a plain array over groups.
-Its fields are: each is indexed by neuron groups and a channel axis that no relabelling moves.
-Equivariant layers, statistics and matching work on fields and never ask where they come from.
+by side (a concatenation), nested groups (heads) or pinned positions (inputs, kernels) is not a
+plain array over groups. Its fields are: each is indexed by neuron groups and a channel axis that no
+relabelling moves. Equivariant layers, statistics and matching work on fields and never ask where
+they come from.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import product
 
 import numpy as np
 
-from zoo.space import PinKind, TensorSpec, WeightSpace
+from zoo.space import PinKind, TensorSpec, Touch, WeightSpace
+from zoo.symmetry.act import depth
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,8 @@ class Field:
     tensor
         Name of the tensor that it lies in.
     groups
-        Neuron group of each axis but the last, in the tensor's order of axes.
+        Neuron group of each axis but the last: in the tensor's order of axes, outer groups before
+        those nested inside them. The axis of a nested group counts units within the outer unit.
     index
         Positions in the flat vector, ``[*group_sizes, num_channels]``, int64.
     """
@@ -46,11 +48,15 @@ class Field:
 
 
 @dataclass(frozen=True, eq=False)
-class _Segment:
-    """Part of one axis: a group's units with the positions each owns, or positions that stay."""
+class _Member:
+    """Which unit of a group each entry of a tensor belongs to through one axis, and where in it.
 
-    group: str | None
-    positions: np.ndarray  # [size, block], or [1, length] where nothing moves
+    Both arrays broadcast to the tensor's shape; ``-1`` marks entries that the group does not move.
+    """
+
+    group: str
+    units: np.ndarray
+    slots: np.ndarray
 
 
 def fields(space: WeightSpace, *, free: tuple[PinKind, ...] = ()) -> tuple[Field, ...]:
@@ -66,54 +72,78 @@ def fields(space: WeightSpace, *, free: tuple[PinKind, ...] = ()) -> tuple[Field
     ----------
     .. [1] Zhou et al., "Permutation Equivariant Neural Functionals", NeurIPS 2023, Sec. 2.
     """
-    touches: dict[tuple[str, int], list[_Segment]] = defaultdict(list)
+    touches: dict[tuple[str, int], list[tuple[int, str, int, Touch]]] = defaultdict(list)
     for group in space.groups:
         for touch in group.touches:
-            touches[touch.tensor, touch.dim].append(_Segment(group.name, touch.index.array()))
+            entry = (depth(space, group), group.name, group.size, touch)
+            touches[touch.tensor, touch.dim].append(entry)
     return tuple(
         piece
         for tensor in space.tensors
-        for piece in _tensor_fields(
-            tensor,
-            space.offsets[tensor.name],
-            [
-                list(_segments(tensor, dim, touches[tensor.name, dim], free))
-                for dim in range(len(tensor.shape))
-            ],
-        )
+        for piece in _cut(tensor, space.offsets[tensor.name], list(_members(tensor, touches, free)))
     )
 
 
-def _segments(
-    tensor: TensorSpec, dim: int, moving: list[_Segment], free: tuple[PinKind, ...]
-) -> Iterator[_Segment]:
-    """Cut one axis into the parts that groups move and the part that stays."""
-    yield from moving
-    stays = np.ones(tensor.shape[dim], dtype=bool)
-    for segment in moving:
-        stays[segment.positions] = False
-    positions = np.flatnonzero(stays)
-    axis = tensor.axes[dim]
-    if len(positions) and axis.pin in free and not moving:
-        yield _Segment(axis.label, positions[:, None])
-    elif len(positions):
-        yield _Segment(None, positions[None])
+def _members(
+    tensor: TensorSpec,
+    touches: dict[tuple[str, int], list[tuple[int, str, int, Touch]]],
+    free: tuple[PinKind, ...],
+) -> Iterator[_Member]:
+    """List the groups that move a tensor in the order of its axes, outer ones first."""
+    for dim, axis in enumerate(tensor.axes):
+        moving = sorted(touches[tensor.name, dim], key=lambda entry: entry[:2])
+        for _, name, size, touch in moving:
+            yield _Member(name, *_entries(tensor.shape, touch, size))
+        if not moving and axis.pin in free:
+            positions = _along(np.arange(tensor.shape[dim]), dim, len(tensor.shape))
+            yield _Member(axis.label, positions, np.zeros_like(positions))
 
 
-def _tensor_fields(tensor: TensorSpec, offset: int, axes: list[list[_Segment]]) -> Iterator[Field]:
-    """Combine one part of every axis into a field, for all combinations."""
-    for parts in product(*axes):
-        moving = [dim for dim, part in enumerate(parts) if part.group is not None]
-        grids = np.ix_(*(part.positions.ravel() for part in parts))
-        flat = offset + (
-            np.ravel_multi_index(grids, tensor.shape) if tensor.shape else np.zeros((), np.int64)
-        )
-        split = flat.reshape([length for part in parts for length in part.positions.shape])
-        units = [2 * dim for dim in moving]
-        rest = [axis for axis in range(split.ndim) if axis not in units]
-        sizes = [split.shape[axis] for axis in units]
+def _entries(shape: tuple[int, ...], touch: Touch, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find unit and slot of each entry of a tensor under one touch."""
+    positions = touch.index.array()
+    copies = positions.reshape(-1, size, positions.shape[1])
+    units, slots = (np.full((len(copies), shape[touch.dim]), -1) for _ in range(2))
+    for copy, owned in enumerate(copies):
+        units[copy, owned] = np.arange(size)[:, None]
+        slots[copy, owned] = np.arange(owned.shape[1])
+    if touch.rows is None:
+        rank = len(shape)
+        return _along(units.max(0), touch.dim, rank), _along(slots.max(0), touch.dim, rank)
+    assert touch.rows_dim is not None
+    of_row = np.full(shape[touch.rows_dim], -1)
+    of_row[touch.rows.array()] = np.arange(len(copies))[:, None]
+    here = (of_row >= 0)[:, None]
+    return tuple(  # type: ignore[return-value]
+        _over(np.where(here, part[of_row], -1), touch, len(shape)) for part in (units, slots)
+    )
+
+
+def _over(grid: np.ndarray, touch: Touch, rank: int) -> np.ndarray:
+    """Lay a grid of (row, position) along the two axes of a row touch."""
+    assert touch.rows_dim is not None
+    grown = np.expand_dims(grid, tuple(range(2, rank)))
+    return np.moveaxis(grown, (0, 1), (touch.rows_dim, touch.dim))
+
+
+def _along(values: np.ndarray, dim: int, rank: int) -> np.ndarray:
+    return values.reshape([-1 if at == dim else 1 for at in range(rank)])
+
+
+def _cut(tensor: TensorSpec, offset: int, members: list[_Member]) -> Iterator[Field]:
+    """Sort a tensor's entries by the groups that move them, then by unit, then by place."""
+    positions = offset + np.arange(tensor.numel)
+    units = [np.broadcast_to(member.units, tensor.shape).ravel() for member in members]
+    slots = [np.broadcast_to(member.slots, tensor.shape).ravel() for member in members]
+    moved = np.array([each >= 0 for each in units]).reshape(len(members), tensor.numel)
+    for pattern in dict.fromkeys(map(tuple, moved.T.tolist())):
+        chosen = np.all(np.asarray(pattern) == moved.T, axis=1)
+        present = [at for at, is_moved in enumerate(pattern) if is_moved]
+        keys = [positions[chosen], *(slots[at][chosen] for at in reversed(present))]
+        keys += [units[at][chosen] for at in reversed(present)]
+        sizes = [int(units[at][chosen].max()) + 1 for at in present]
         yield Field(
             tensor=tensor.name,
-            groups=tuple(str(parts[dim].group) for dim in moving),
-            index=split.transpose(units + rest).reshape([*sizes, -1]),
+            groups=tuple(members[at].group for at in present),
+            index=positions[chosen][np.lexsort(keys)].reshape(*sizes, -1),
         )

@@ -22,7 +22,7 @@ from zoo.errors import TraceError, ZooWarning
 from zoo.space import NeuronGroup, Unsupported, WeightSpace
 from zoo.symmetry.export import export
 from zoo.symmetry.groups import build_space
-from zoo.symmetry.labels import Labelled, Scene, UnsupportedError
+from zoo.symmetry.labels import Labelled, Scene, UnsupportedError, along
 from zoo.symmetry.rules import RULES
 from zoo.symmetry.units import Pin
 from zoo.symmetry.verify import verify
@@ -63,7 +63,6 @@ def trace(module: nn.Module, *inputs: Any, strict: bool = False) -> WeightSpace:
         raise TraceError(f"No rule for: {', '.join(map(str, interpreter.unsupported))}.")
     space = build_space(
         scene=interpreter.scene,
-        parameters=interpreter.parameters,
         kinds=interpreter.kinds,
         tied=interpreter.tied,
         unsupported=tuple(interpreter.unsupported),
@@ -93,12 +92,18 @@ def _keep_verified(space: WeightSpace, module: nn.Module, inputs: tuple[Any, ...
     return _keep_verified(dataclasses.replace(space, groups=kept), module, inputs)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Parameter:
+    """Stands for a parameter, whose labels may still change."""
+
+    name: str
+
+
 class _Interpreter:
     """One pass over a graph, from placeholders to outputs."""
 
     def __init__(self, module: nn.Module, program: ExportedProgram) -> None:
         self.scene = Scene()
-        self.parameters: dict[str, Labelled] = {}
         self.kinds: dict[str, str] = {}
         self.tied: list[tuple[str, str]] = []
         self.unsupported: list[Unsupported] = []
@@ -118,7 +123,7 @@ class _Interpreter:
                     self._values[node] = self._input(node, num_inputs)
                     num_inputs += 1
                 elif spec.target in self._canonical:
-                    self._values[node] = self.parameters[self._canonical[spec.target]]
+                    self._values[node] = _Parameter(self._canonical[spec.target])
                 else:
                     self._values[node] = self._constant(self._tensor(spec.target))
             elif node.op == "call_function":
@@ -145,11 +150,13 @@ class _Interpreter:
             if owner != name:
                 self.tied.append((name, owner))
                 continue
-            units = self.scene.units
             self.kinds[name] = kind
-            self.parameters[name] = Labelled(
+            self.scene.parameters[name] = Labelled(
                 tuple(tensor.shape),
-                tuple(None if length == 1 else units.fresh(length) for length in tensor.shape),
+                tuple(
+                    None if n == 1 else along(self.scene.units.fresh(n), dim, tensor.ndim)
+                    for dim, n in enumerate(tensor.shape)
+                ),
                 name=name,
             )
 
@@ -163,7 +170,7 @@ class _Interpreter:
         """Label a tensor of which nothing moves, each axis with a name of its own."""
         shape = tuple(int(length) for length in value.shape)
         axes = [
-            self.scene.pinned(length, Pin(kind, f"{label}.{dim}"))
+            self.scene.pinned(length, Pin(kind, f"{label}.{dim}"), dim, len(shape))
             for dim, length in enumerate(shape)
         ]
         return Labelled(shape, tuple(axes))
@@ -173,8 +180,9 @@ class _Interpreter:
         axes = []
         for dim, length in enumerate(tensor.shape):
             varies = length > 1 and not bool((tensor == tensor.narrow(dim, 0, 1)).all())
-            axes.append(self.scene.pinned(length, Pin("fixed", "constant")) if varies else None)
-        return Labelled(tuple(tensor.shape), tuple(axes))
+            pin = Pin("fixed", "constant")
+            axes.append(self.scene.pinned(length, pin, dim, tensor.ndim) if varies else None)
+        return Labelled(tuple(tensor.shape), tuple(axes), constant=tensor)
 
     def _tensor(self, target: str | None) -> Tensor:
         assert target is not None
@@ -182,11 +190,15 @@ class _Interpreter:
         tensor: Tensor = next(store[target] for store in stores if target in store)
         return tensor
 
+    def _read(self, node: Node) -> Any:
+        value = self._values[node]
+        return self.scene.parameters[value.name] if isinstance(value, _Parameter) else value
+
     def _call(self, node: Node) -> Any:
-        args, kwargs = pytree.tree_map_only(
-            Node, self._values.__getitem__, (node.args, node.kwargs)
-        )
+        args, kwargs = pytree.tree_map_only(Node, self._read, (node.args, node.kwargs))
         self.scene.layer = node.name
+        if (folded := self._fold(node, args, kwargs)) is not None:
+            return folded
         name = _operator_name(node)
         if name not in RULES:
             return self._give_up(node, args, kwargs)
@@ -195,22 +207,34 @@ class _Interpreter:
         except UnsupportedError:
             return self._give_up(node, args, kwargs)
 
+    def _fold(self, node: Node, args: Any, kwargs: Any) -> Any:
+        """Compute what depends on constants only; ``None`` if something else is involved."""
+        leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Labelled)]
+        pure = isinstance(node.target, torch._ops.OpOverload) and not _is_random(node.target)
+        if not pure or any(leaf.constant is None for leaf in leaves):
+            return None
+        plain_args, plain_kwargs = pytree.tree_map_only(
+            Labelled, lambda leaf: leaf.constant, (args, kwargs)
+        )
+        result = node.target(*plain_args, **plain_kwargs)  # type: ignore[operator]
+        return pytree.tree_map_only(Tensor, self._constant, result)
+
     def _give_up(self, node: Node, args: Any, kwargs: Any) -> Any:
         """Pin every axis that an operator without a rule touches, and remember it."""
         pin = Pin("fixed", f"unsupported {_operator_name(node)}")
         for leaf in pytree.tree_leaves((args, kwargs)):
             if isinstance(leaf, Labelled):
-                self.scene.pin(leaf, range(len(leaf.shape)), pin)
+                self.scene.pin(leaf, range(leaf.rank), pin)
         self.unsupported.append(Unsupported(op=str(node.target), source=_source(node)))
         return pytree.tree_map_only(
             Tensor, lambda value: self._pinned(value, "fixed", node.name), node.meta["val"]
         )
 
     def _pin_outputs(self, node: Node) -> None:
-        (outputs,) = pytree.tree_map_only(Node, self._values.__getitem__, node.args)
+        (outputs,) = pytree.tree_map_only(Node, self._read, node.args)
         tensors = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Labelled)]
         for position, tensor in enumerate(tensors):
-            for dim in range(len(tensor.shape)):
+            for dim in range(tensor.rank):
                 self.scene.pin(tensor, [dim], Pin("output", f"output[{position}].{dim}"))
 
 
@@ -229,7 +253,11 @@ def _operator_name(node: Node) -> str:
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return str(getattr(node.target, "__name__", node.target))
-    return str(schema.name.split("::")[-1])
+    return str(schema.name.split("::")[-1]).rstrip("_")
+
+
+def _is_random(operator: torch._ops.OpOverload) -> bool:
+    return torch.Tag.nondeterministic_seeded in operator.tags
 
 
 def _source(node: Node) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.space import TensorSpec, WeightSpace
 from zoo.symmetry.act import Action, from_permutations
@@ -72,6 +73,40 @@ def verify(
     )
 
 
+def inert_tensors(
+    space: WeightSpace, module: nn.Module, *inputs: Any, tolerance: float = TOLERANCE
+) -> tuple[str, ...]:
+    """Name the tensors that the function does not depend on, as far as these inputs show.
+
+    A key's bias under softmax is one, and a bias before a normalisation.
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    network = copy.deepcopy(module).double().eval()
+    arguments = pytree.tree_map_only(Tensor, lambda x: _random_input(x, generator), inputs)
+    weights, other = random_weights(space, generator), random_weights(space, generator)
+    reference = _outputs(space, network, weights, arguments)
+    spread = max(float((reference - reference.mean()).abs().max()), 1e-300)
+    inert = []
+    for tensor in space.tensors:
+        entries = slice(space.offsets[tensor.name], space.offsets[tensor.name] + tensor.numel)
+        changed = weights.clone()
+        changed[entries] = other[entries]
+        outputs = _outputs(space, network, changed, arguments)
+        if float((outputs - reference).abs().max()) <= tolerance * spread:
+            inert.append(tensor.name)
+    return tuple(inert)
+
+
+class _InFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Lifts casts to shorter floats, so that networks with norms in float32 are proved too."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        keywords = dict(kwargs or {})
+        if keywords.get("dtype") in (torch.float32, torch.float16, torch.bfloat16):
+            keywords["dtype"] = torch.float64
+        return func(*args, **keywords)
+
+
 def random_weights(space: WeightSpace, generator: torch.Generator) -> Tensor:
     """Draw weights and buffers, ``[P]``, float64: no two units alike, outputs of order one."""
     parts = [_random_tensor(tensor, generator).ravel() for tensor in space.tensors]
@@ -98,10 +133,11 @@ def _actions(space: WeightSpace, generator: torch.Generator) -> Iterator[tuple[s
     """
     cycles: dict[str, Tensor] = {}
     for group in space.groups:
-        order = torch.randperm(group.size, generator=generator)
-        cycle, swap = torch.arange(group.size), torch.arange(group.size)
-        cycle[order] = order.roll(1)
-        swap[order[:2]] = order[:2].flip(0)
+        cycle, swap = (torch.arange(group.size).repeat(group.copies, 1) for _ in range(2))
+        for number in range(group.copies):
+            order = torch.randperm(group.size, generator=generator)
+            cycle[number, order] = order.roll(1)
+            swap[number, order[:2]] = order[:2].flip(0)
         cycles[group.name] = cycle
         yield group.name, from_permutations(space, {group.name: cycle})
         yield group.name, from_permutations(space, {group.name: swap})
@@ -111,8 +147,9 @@ def _actions(space: WeightSpace, generator: torch.Generator) -> Iterator[tuple[s
 @torch.no_grad()
 def _outputs(space: WeightSpace, network: nn.Module, weights: Tensor, inputs: Any) -> Tensor:
     """All floating-point outputs of the network with these weights, as one vector."""
-    values = torch.func.functional_call(
-        network, space.state_dict(weights), inputs, tie_weights=False
-    )
+    with _InFloat64():  # type: ignore[no-untyped-call]
+        values = torch.func.functional_call(
+            network, space.state_dict(weights), inputs, tie_weights=False
+        )
     tensors = [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
-    return torch.cat([tensor.double().ravel() for tensor in tensors])
+    return torch.cat([t.double().ravel() for t in tensors if t.is_floating_point()])

@@ -76,18 +76,20 @@ def stem(width: int, norm: Norm = nn.BatchNorm2d) -> nn.Module:
     return nn.Sequential(conv(3, width, 3), norm(width), nn.ReLU())
 
 
-def resnet20(widths: Sequence[int], *, padded: bool) -> nn.Module:
-    """Three stages of three basic blocks."""
+def basic_resnet(
+    widths: Sequence[int], *, padded: bool, repeats: int = 3, classes: int = 5
+) -> nn.Module:
+    """A stage of basic blocks for each width; three of three make ResNet-20."""
     blocks, fan_in = [], widths[0]
     for width in widths:
-        for _ in range(3):
+        for _ in range(repeats):
             stride, shortcut = 1, nn.Identity()
             if fan_in != width:
                 stride = 2
                 shortcut = Padded(width - fan_in) if padded else projection(fan_in, width, 2)
             blocks.append(Block((fan_in, width, width), (3, 3), shortcut, stride=stride))
             fan_in = width
-    return ResNet(stem(widths[0]), blocks, widths[-1], 5)
+    return ResNet(stem(widths[0]), blocks, widths[-1], classes)
 
 
 def resnet50(widths: Sequence[int] = (3, 4, 5, 6)) -> nn.Module:
@@ -169,8 +171,8 @@ def densenet() -> nn.Module:
 
 
 ARCHITECTURES: dict[str, Factory] = {
-    "resnet20-projection": lambda: (resnet20((4, 6, 7), padded=False), (noise(2, 3, 8, 8),)),
-    "resnet20-padded": lambda: (resnet20((4, 7, 12), padded=True), (noise(2, 3, 8, 8),)),
+    "resnet20-projection": lambda: (basic_resnet((4, 6, 7), padded=False), (noise(2, 3, 8, 8),)),
+    "resnet20-padded": lambda: (basic_resnet((4, 7, 12), padded=True), (noise(2, 3, 8, 8),)),
     "resnet50": lambda: (resnet50(), (noise(2, 3, 32, 32),)),
     "preactivation-resnet": lambda: (preactivation((4, 5, 7), 2, 0.0), (noise(2, 3, 8, 8),)),
     "wide-resnet": lambda: (preactivation((3, 12, 18), 1, 0.3), (noise(2, 3, 6, 6),)),

@@ -5,7 +5,34 @@ A rule takes the scene, the graph node and the operator's own arguments, with a
 is *sound* when the operator commutes with every relabelling that respects the labels.
 """
 
-from zoo.symmetry.rules import elementwise, linear, normalisation, pooling, shape
+from zoo.symmetry.rules import (
+    attention,
+    constants,
+    convolution,
+    elementwise,
+    indexing,
+    joining,
+    linear,
+    normalisation,
+    recurrent,
+    reduction,
+    shape,
+)
 from zoo.symmetry.rules.registry import RULES, Rule, rule
 
-__all__ = ["RULES", "Rule", "elementwise", "linear", "normalisation", "pooling", "rule", "shape"]
+__all__ = [
+    "RULES",
+    "Rule",
+    "attention",
+    "constants",
+    "convolution",
+    "elementwise",
+    "indexing",
+    "joining",
+    "linear",
+    "normalisation",
+    "recurrent",
+    "reduction",
+    "rule",
+    "shape",
+]

@@ -1,17 +1,17 @@
-"""The table of rules."""
+"""The table of rules, and what rules share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from zoo.symmetry.labels import Labelled, Scene
+from zoo.symmetry.labels import Labelled
 
 Rule = Callable[..., Any]
 
 RULES: dict[str, Rule] = {}
-"""Operator name without overload (``aten::linear``) to its rule."""
+"""Operator name without namespace and overload (``linear``) to its rule."""
 
 
 def rule(*operators: str) -> Callable[[Rule], Rule]:
@@ -26,13 +26,21 @@ def rule(*operators: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def output_shape(node: Node) -> tuple[int, ...]:
-    """Shape of the (first) tensor that a node makes."""
+def output_shape(node: Node, result: int = 0) -> tuple[int, ...]:
+    """Shape of a tensor that a node makes; of several, the one at a position."""
     value = node.meta["val"]
-    first = value if isinstance(value, torch.Tensor) else value[0]
-    return tuple(int(length) for length in first.shape)
+    tensor = value if isinstance(value, torch.Tensor) else value[result]
+    return tuple(int(length) for length in tensor.shape)
 
 
-def unchanged(scene: Scene, node: Node, inputs: Labelled, *_: Any, **__: Any) -> Labelled:
-    """Rule of an operator that keeps shape and labels."""
-    return Labelled(inputs.shape, inputs.labels)
+def normal_dims(dims: int | Iterable[int] | None, rank: int) -> list[int]:
+    """Axes as non-negative numbers; all of them where none is named."""
+    if dims is None:
+        return list(range(rank))
+    named = [dims] if isinstance(dims, int) else list(dims)
+    return [dim % rank for dim in named] if named else list(range(rank))
+
+
+def vector_labels(vector: Labelled | None) -> Any:
+    """Units of a vector, ``[length]``, or ``None``."""
+    return None if vector is None or vector.labels[0] is None else vector.labels[0].ravel()

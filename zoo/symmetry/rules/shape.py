@@ -1,84 +1,108 @@
 """Operators that rearrange axes."""
 
-from math import prod
 from typing import Any
 
-import numpy as np
 from torch.fx import Node
 
-from zoo.symmetry.labels import Labelled, Labels, Scene, UnsupportedError
-from zoo.symmetry.rules.registry import output_shape, rule
-from zoo.symmetry.units import Pin
+from zoo.symmetry.labels import Labelled, Scene, UnsupportedError
+from zoo.symmetry.rules.registry import normal_dims, output_shape, rule
 
 
 @rule("permute")
 def permute(scene: Scene, node: Node, inputs: Labelled, dims: list[int]) -> Labelled:
     """Reorder axes."""
-    return Labelled(
-        tuple(inputs.shape[dim] for dim in dims), tuple(inputs.labels[dim] for dim in dims)
-    )
+    return scene.permute(inputs, dims)
 
 
-@rule("transpose", "t")
-def transpose(
-    scene: Scene, node: Node, inputs: Labelled, first: int = 0, second: int = -1
-) -> Labelled:
-    """Swap two axes (of a vector, none)."""
-    order = list(range(len(inputs.shape)))
-    if order:
-        order[first], order[second] = order[second], order[first]
-    return Labelled(
-        tuple(inputs.shape[dim] for dim in order), tuple(inputs.labels[dim] for dim in order)
-    )
+@rule("transpose", "swapaxes")
+def transpose(scene: Scene, node: Node, inputs: Labelled, first: int, second: int) -> Labelled:
+    """Swap two axes."""
+    order = list(range(inputs.rank))
+    order[first], order[second] = order[second], order[first]
+    return scene.permute(inputs, order)
 
 
-@rule("view", "reshape", "flatten", "unflatten", "_unsafe_view", "squeeze", "unsqueeze")
+@rule("t", "numpy_T", "mT")
+def reverse_axes(scene: Scene, node: Node, inputs: Labelled) -> Labelled:
+    """Reverse the order of axes."""
+    return scene.permute(inputs, list(range(inputs.rank))[::-1])
+
+
+@rule("movedim")
+def movedim(scene: Scene, node: Node, inputs: Labelled, source: Any, target: Any) -> Labelled:
+    """Move axes to other places."""
+    sources, targets = normal_dims(source, inputs.rank), normal_dims(target, inputs.rank)
+    order = [dim for dim in range(inputs.rank) if dim not in sources]
+    for at, dim in sorted(zip(targets, sources, strict=True)):
+        order.insert(at, dim)
+    return scene.permute(inputs, order)
+
+
+@rule("view", "reshape", "flatten", "unflatten", "_unsafe_view", "view_copy")
 def reshape(scene: Scene, node: Node, inputs: Labelled, *_: Any) -> Labelled:
-    """Merge neighbouring axes, or split axes of which no position moves."""
-    shape = output_shape(node)
-    source = [axis for axis in zip(inputs.shape, inputs.labels, strict=True) if axis[0] != 1]
-    labels: list[Labels] = []
-    for length in shape:
-        labels.append(None if length == 1 else _next(scene, source, length))
-    return Labelled(shape, tuple(labels))
+    """Merge and split neighbouring axes."""
+    return scene.reshape(inputs, output_shape(node))
 
 
-def _next(scene: Scene, source: list[tuple[int, Labels]], length: int) -> Labels:
-    """Take axes off the front of ``source`` until they make one of ``length`` positions."""
-    taken: list[tuple[int, Labels]] = []
-    while source and prod(axis[0] for axis in taken) < length:
-        taken.append(source.pop(0))
-    if (excess := prod(axis[0] for axis in taken)) == length:
-        return _merge(scene, taken)
-    if excess % length or not all(scene.is_pinned(labels) for _, labels in taken):
-        raise UnsupportedError("an axis of hidden units is split")
-    source.insert(0, (excess // length, scene.fixed(excess // length)))
-    return scene.fixed(length)
+@rule("squeeze", "unsqueeze")
+def ones(scene: Scene, node: Node, inputs: Labelled, *_: Any) -> Labelled:
+    """Remove or insert axes of one position."""
+    return scene.reshape(inputs, output_shape(node))
 
 
-def _merge(scene: Scene, axes: list[tuple[int, Labels]]) -> Labels:
-    """Units of a merged axis: each unit of the one moving axis owns a block of positions."""
-    if len(axes) == 1:
-        return axes[0][1]
-    lengths = [length for length, _ in axes]
-    moving = [dim for dim, (_, labels) in enumerate(axes) if not scene.is_pinned(labels)]
-    if not moving:
-        return scene.pinned(prod(lengths), _merged_pin(scene, axes))
-    if len(moving) > 1:
-        raise UnsupportedError("two axes of hidden units are merged")
-    labels = axes[moving[0]][1]
-    assert labels is not None
-    grid = labels.reshape([-1 if dim == moving[0] else 1 for dim in range(len(axes))])
-    return np.broadcast_to(grid, lengths).ravel()
+@rule("expand", "expand_as", "broadcast_to")
+def expand(scene: Scene, node: Node, inputs: Labelled, *_: Any, **__: Any) -> Labelled:
+    """Broadcast."""
+    return scene.expand(inputs, output_shape(node))
 
 
-def _merged_pin(scene: Scene, axes: list[tuple[int, Labels]]) -> Pin:
-    """Name a merged pinned axis after its parts, so that a flattened image is still the input."""
-    pins = [
-        scene.units.pin_of(int(scene.units.find(labels)[0]))
-        for _, labels in axes
-        if labels is not None
-    ]
-    kinds = {pin.kind for pin in pins if pin is not None}
-    label = " x ".join(dict.fromkeys(pin.label for pin in pins if pin is not None))
-    return Pin(kinds.pop(), label) if len(kinds) == 1 else Pin("fixed", label or scene.layer)
+@rule("repeat", "tile")
+def repeat(scene: Scene, node: Node, inputs: Labelled, repeats: list[int]) -> Labelled:
+    """Lay copies side by side: a new axis of copies in front of the old, merged with it."""
+    x = scene.expand(inputs, (1,) * (len(repeats) - inputs.rank) + inputs.shape)
+    for dim, count in enumerate(repeats):
+        if count == 1:
+            continue
+        grown = scene.unsqueeze(x, dim)
+        x = scene.merge(scene.expand(grown, (*x.shape[:dim], count, *x.shape[dim:])), dim)
+    return x
+
+
+@rule("repeat_interleave")
+def repeat_interleave(
+    scene: Scene, node: Node, inputs: Labelled, count: int, dim: int | None = None, **_: Any
+) -> Labelled:
+    """Repeat each position: a new axis of copies behind the old, merged with it."""
+    if not isinstance(count, int) or dim is None:
+        raise UnsupportedError("repeat_interleave with a tensor or without an axis")
+    dim %= inputs.rank
+    grown = scene.unsqueeze(inputs, dim + 1)
+    shape = (*inputs.shape[: dim + 1], count, *inputs.shape[dim + 1 :])
+    return scene.merge(scene.expand(grown, shape), dim)
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(scene: Scene, node: Node, inputs: Labelled, factor: int) -> Labelled:
+    """``[B, C r r, H, W]`` to ``[B, C, H r, W r]``."""
+    batch, channels, height, width = inputs.shape
+    grid = (batch, channels // factor**2, factor, factor, height, width)
+    x = scene.permute(scene.reshape(inputs, grid), (0, 1, 4, 2, 5, 3))
+    return scene.reshape(x, output_shape(node))
+
+
+@rule("pixel_unshuffle")
+def pixel_unshuffle(scene: Scene, node: Node, inputs: Labelled, factor: int) -> Labelled:
+    """``[B, C, H r, W r]`` to ``[B, C r r, H, W]``."""
+    batch, channels, height, width = inputs.shape
+    grid = (batch, channels, height // factor, factor, width // factor, factor)
+    x = scene.permute(scene.reshape(inputs, grid), (0, 1, 3, 5, 2, 4))
+    return scene.reshape(x, output_shape(node))
+
+
+@rule("channel_shuffle")
+def channel_shuffle(scene: Scene, node: Node, inputs: Labelled, groups: int) -> Labelled:
+    """Transpose blocks and places of the channel axis."""
+    batch, channels, *image = inputs.shape
+    x = scene.reshape(inputs, (batch, groups, channels // groups, *image))
+    order = [0, 2, 1, *range(3, x.rank)]
+    return scene.reshape(scene.permute(x, order), inputs.shape)
