@@ -97,8 +97,11 @@ def conv2d(
     stride: Sequence[int] = (1, 1),
     padding: Sequence[int] = (0, 0),
     dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
 ) -> Tensor:
     """Convolve ``[N, batch, in, y, x]`` with ``[N, out, in, ky, kx]``: one product over windows."""
+    if groups > 1:
+        return _by_groups(x, weight, bias, stride, padding, dilation, groups)
     last = x.movedim(2, -1)
     if any(padding):
         last = functional.pad(last, (0, 0, *[padding[-1]] * 2, *[padding[0]] * 2))
@@ -110,6 +113,29 @@ def conv2d(
     output = _affine(windows.flatten(4).flatten(1, 3), rows, bias)
     shape = (*windows.shape[:4], output.shape[-1])
     return output.reshape(shape).movedim(-1, 2)
+
+
+def _by_groups(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """Convolve with every group of channels as a member of its own."""
+    members = x.shape[0]
+    apart = x.reshape(*x.shape[:2], groups, -1, *x.shape[3:]).transpose(1, 2).flatten(0, 1)
+    output = conv2d(
+        apart,
+        weight.reshape(members * groups, -1, *weight.shape[2:]),
+        None if bias is None else bias.reshape(members * groups, -1),
+        stride,
+        padding,
+        dilation,
+    )
+    return output.reshape(members, groups, *output.shape[1:]).transpose(1, 2).flatten(2, 3)
 
 
 def _pair(values: Sequence[int]) -> tuple[int, int]:

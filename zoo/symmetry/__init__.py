@@ -3,7 +3,7 @@
 from zoo.symmetry.act import Action, from_permutations, identity, sample
 from zoo.symmetry.export import export
 from zoo.symmetry.fields import Field, fields
-from zoo.symmetry.trace import trace
+from zoo.symmetry.trace import interpret, trace
 from zoo.symmetry.verify import (
     TOLERANCE,
     Verification,
@@ -22,6 +22,7 @@ __all__ = [
     "from_permutations",
     "identity",
     "inert_tensors",
+    "interpret",
     "random_weights",
     "sample",
     "trace",

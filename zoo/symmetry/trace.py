@@ -57,17 +57,31 @@ def trace(module: nn.Module, *inputs: Any, strict: bool = False) -> WeightSpace:
     >>> [(group.name, group.size) for group in space.groups]
     [('0', 3)]
     """
-    interpreter = _Interpreter(module, export(module, inputs))
+    return _keep_verified(interpret(module, export(module, inputs), strict=strict), module, inputs)
+
+
+def interpret(module: nn.Module, program: ExportedProgram, *, strict: bool = False) -> WeightSpace:
+    """Read the weight space off a module's graph, without proving it.
+
+    Parameters
+    ----------
+    module
+        The module that ``program`` was captured from.
+    program
+        Its graph; see :func:`zoo.symmetry.export`.
+    strict
+        As for :func:`trace`.
+    """
+    interpreter = _Interpreter(module, program)
     interpreter.run()
     if strict and interpreter.unsupported:
         raise TraceError(f"No rule for: {', '.join(map(str, interpreter.unsupported))}.")
-    space = build_space(
+    return build_space(
         scene=interpreter.scene,
         kinds=interpreter.kinds,
         tied=interpreter.tied,
         unsupported=tuple(interpreter.unsupported),
     )
-    return _keep_verified(space, module, inputs)
 
 
 def _keep_verified(space: WeightSpace, module: nn.Module, inputs: tuple[Any, ...]) -> WeightSpace:

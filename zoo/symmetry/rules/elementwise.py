@@ -14,7 +14,7 @@ _UNARY = (
     "hardtanh", "isinf", "isnan", "leaky_relu", "lift_fresh_copy", "log", "log1p", "log2",
     "log_sigmoid", "logical_not", "logit", "mish", "nan_to_num", "neg", "reciprocal", "relu",
     "relu6", "round", "rsqrt", "selu", "sigmoid", "sign", "silu", "sin", "sinc", "sinh",
-    "softplus", "softsign", "sqrt", "square", "tan", "tanh", "threshold", "to", "_to_copy",
+    "softplus", "sqrt", "square", "tan", "tanh", "threshold", "to", "_to_copy",
     "trunc",
 )  # fmt: skip
 _SEVERAL = (

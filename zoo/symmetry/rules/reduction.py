@@ -12,14 +12,16 @@ _REDUCTIONS = (
     "mean", "sum", "amax", "amin", "logsumexp", "all", "any", "prod", "var", "std", "norm",
     "linalg_vector_norm", "argmax", "argmin",
 )  # fmt: skip
-_POOLS = tuple(
-    f"{kind}{rank}d"
-    for rank in (1, 2, 3)
-    for kind in ("avg_pool", "adaptive_avg_pool", "_adaptive_avg_pool", "max_pool",
-    "upsample_linear",
-                 "adaptive_max_pool", "max_pool_with_indices", "upsample_nearest")
+_POOLS = (
+    "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
+    "max_pool1d", "max_pool2d", "max_pool3d",
+    "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices",
+    "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
+    "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d",
 )  # fmt: skip
-_IMAGES = ("upsample_nearest2d", "upsample_bilinear2d", "max_pool2d_with_indices")
 
 
 @rule(*(name for name in _REDUCTIONS if name not in ("norm", "linalg_vector_norm")))
@@ -62,7 +64,7 @@ def softmax(scene: Scene, node: Node, inputs: Labelled, dim: int, *_: Any, **__:
     return inputs
 
 
-@rule(*{*_POOLS, *_IMAGES})
+@rule(*_POOLS)
 def pool(scene: Scene, node: Node, inputs: Labelled, *_: Any, **__: Any) -> Any:
     """Positions are combined in place; channels keep their labels."""
     name = str(node.target)
