@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
 
-from zoo.page.panel import ACCURACY_COLOURS, BAND, BLUE, QUALITATIVE, Panel, styled
+from zoo.page.panel import ACCURACY_COLOURS, BAND, BLUE, INNER_BAND, QUALITATIVE, Panel, styled
 from zoo.schema import DIVERGED, ColumnSpec
 from zoo.store import Population
 
@@ -13,7 +13,8 @@ ACCURACY = "test_accuracy"
 _LABEL = "test accuracy (fraction)"
 _MAX_CURVES = 40
 _MAX_PCA_MEMBERS = 2_000
-_GRID_COLUMNS = 3
+_GRID_COLUMNS = 2
+_FEW_VALUES = 6
 
 
 def panels(population: Population) -> list[Panel]:
@@ -58,10 +59,12 @@ def learning_curves(population: Population) -> Panel:
             line={"width": 0.7, "color": "rgba(107, 114, 128, 0.35)"},
             legendgroup="members", showlegend=number == 0,
         )  # fmt: skip
-    for name, lower, upper in (("5 to 95 %", low, high), ("25 to 75 %", quarter, three)):
+    bands = (("5 to 95 %", low, high, BAND), ("25 to 75 %", quarter, three, INNER_BAND))
+    for name, lower, upper, colour in bands:
         figure.add_scatter(
             x=np.concatenate([epochs, epochs[::-1]]), y=np.concatenate([upper, lower[::-1]]),
-            fill="toself", fillcolor=BAND, line={"width": 0}, name=name, hoverinfo="skip",
+            mode="lines", fill="toself", fillcolor=colour, line={"width": 0}, name=name,
+            hoverinfo="skip",
         )  # fmt: skip
     figure.add_scatter(
         x=epochs, y=middle, mode="lines+markers", name="median", line={"color": BLUE, "width": 3}
@@ -92,19 +95,12 @@ def hyperparameters(population: Population) -> Panel | None:
         cols=_GRID_COLUMNS,
         shared_yaxes=True,
         horizontal_spacing=0.05,
-        vertical_spacing=0.55 / rows / 2,
+        vertical_spacing=0.3 / rows,
     )
     for number, column in enumerate(varied):
         place = {"row": number // _GRID_COLUMNS + 1, "col": number % _GRID_COLUMNS + 1}
         figure.add_trace(_against(table, column), **place)
-        unit = f" ({column.unit})" if column.unit else ""
-        figure.update_xaxes(
-            title=column.name.replace("_", " ") + unit,
-            type="log" if column.scale == "log" else None,
-            exponentformat="power",
-            dtick=1 if column.scale == "log" else None,
-            **place,
-        )
+        figure.update_xaxes(**_axis(table, column), **place)
     figure.update_layout(showlegend=False)
     for row in range(1, rows + 1):
         figure.update_yaxes(title="test accuracy", row=row, col=1)
@@ -116,14 +112,33 @@ def hyperparameters(population: Population) -> Panel | None:
     )
 
 
+def _is_choice(table: pl.DataFrame, column: ColumnSpec) -> bool:
+    return column.scale == "categorical" or table[column.name].n_unique() <= _FEW_VALUES
+
+
+def _axis(table: pl.DataFrame, column: ColumnSpec) -> dict[str, object]:
+    """Describe the horizontal axis of a hyper-parameter."""
+    unit = f" ({column.unit})" if column.unit else ""
+    title = {"text": column.name.replace("_", " ") + unit, "standoff": 8}
+    if _is_choice(table, column):
+        return {"title": title, "type": "category", "tickangle": 0}
+    values = table[column.name].to_numpy()
+    if column.scale != "log":
+        return {"title": title}
+    if values.max() > 100 * values.min():
+        return {"title": title, "type": "log", "dtick": 1, "exponentformat": "power"}
+    ticks = [digit * 10.0**power for power in range(-9, 9) for digit in (1, 2, 5)]
+    return {"title": title, "type": "log", "tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]}
+
+
 def _against(table: pl.DataFrame, column: ColumnSpec) -> go.Scattergl | go.Box:
     values, accuracy = table[column.name], table[ACCURACY]
-    if column.scale == "categorical" or values.n_unique() <= 6:
+    if _is_choice(table, column):
         order = table.sort(column.name)
+        names = order[column.name].cast(pl.String).str.replace_all("_", "<br>")
         return go.Box(
-            x=order[column.name].cast(pl.String), y=order[ACCURACY], marker_color=BLUE,
-            boxpoints=False, line={"width": 1.5},
-        )  # fmt: skip
+            x=names, y=order[ACCURACY], marker_color=BLUE, boxpoints=False, line={"width": 1.5}
+        )
     return go.Scattergl(
         x=values, y=accuracy, mode="markers", marker={"size": 4, "opacity": 0.5, "color": BLUE}
     )
@@ -150,15 +165,30 @@ def pca(population: Population) -> Panel | None:
             text=[f"member {member}" for member in table["member"]],
         )
     )  # fmt: skip
-    figure.update_xaxes(title=f"first principal component ({share[0]:.1%} of variance)")
-    figure.update_yaxes(title=f"second principal component ({share[1]:.1%} of variance)")
+    frame = [_frame(scores[:, axis]) for axis in (0, 1)]
+    low, high = np.array(frame).T
+    outside = int(((scores < low) | (scores > high)).any(axis=1).sum())
+    figure.update_xaxes(
+        title=f"first principal component ({share[0]:.1%} of variance)", range=frame[0]
+    )
+    figure.update_yaxes(
+        title=f"second principal component ({share[1]:.1%} of variance)", range=frame[1]
+    )
     return Panel(
         title="Weight space",
         caption=f"Principal components of the final weights of {table.height:,} members, as "
         "stored (no alignment of neurons), in units of the weights; "
-        f"{population.space.num_parameters:,} numbers each.",
+        f"{population.space.num_parameters:,} numbers each. {outside} members lie outside the "
+        "frame (double click shows all).",
         figure=styled(figure, height=480),
     )
+
+
+def _frame(scores: np.ndarray) -> tuple[float, float]:
+    """Range of an axis that shows all but the outermost members."""
+    low, high = np.quantile(scores, (0.01, 0.99))
+    margin = 0.15 * (high - low)
+    return float(low - margin), float(high + margin)
 
 
 def predictions(table: pl.DataFrame) -> Panel:

@@ -56,7 +56,11 @@ def write_page(
         table = pl.concat([pl.read_parquet(path) for path in predictions], how="vertical_relaxed")
         sections.append("<h2>Reading the weights</h2>" + _panel(figures.predictions(table)))
     if results is not None:
-        sections.append(f"<section>{_table(results.columns, results.iter_rows())}</section>")
+        rows = _table(results.columns, results.iter_rows())
+        sections.append(
+            f"<section><h3>Results</h3>{rows}<p class='caption'>On the test part: mean over seeds, "
+            "with the smallest and the largest in brackets.</p></section>"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(render(zoo.path.name, f"dataset version {zoo.version}", sections))
     return out
@@ -105,7 +109,9 @@ def _pairs(mapping: Mapping[str, object]) -> str:
 
 def _panel(panel: Panel) -> str:
     drawing = panel.figure.to_html(
-        full_html=False, include_plotlyjs=False, config={"responsive": True, "displaylogo": False}
+        full_html=False,
+        include_plotlyjs=False,
+        config={"responsive": True, "displaylogo": False, "displayModeBar": "hover"},
     )
     return (
         f"<section><h3>{escape(panel.title)}</h3>{drawing}"

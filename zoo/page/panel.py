@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 INK, GRID, BLUE, BAND = "#1f2937", "#e5e7eb", "#2563eb", "rgba(37, 99, 235, 0.15)"
+INNER_BAND = "rgba(37, 99, 235, 0.25)"
 QUALITATIVE = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2")
 ACCURACY_COLOURS = "Viridis"
 
