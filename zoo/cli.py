@@ -21,6 +21,8 @@ VERBS = {
     "info": ("zoo.commands", "describe a zoo"),
     "check": ("zoo.commands", "verify every stored byte of a zoo"),
     "page": ("zoo.commands", "write a zoo as one self-contained HTML page"),
+    "trace": ("zoo.commands", "find and prove the symmetries of a module"),
+    "convert": ("zoo.commands", "zoo to one HDF5 file, or back"),
     "train": ("neural_functionals.commands", "train a network that reads weights"),
     "evaluate": ("neural_functionals.commands", "measure a trained network on a zoo"),
 }
@@ -70,8 +72,14 @@ def _parse(verb: str, command: Callable[..., Any], words: list[str]) -> dict[str
     leading: set[str | int] = {name for name in kinds if name not in options}
     parser.add_function_arguments(command, as_group=False, as_positional=True, skip=options)
     parser.add_function_arguments(command, as_group=False, as_positional=False, skip=leading)
-    values = parser.parse_args(words)
+    values = parser.parse_args([_underscored(word) for word in words])
     return {name: values[name] for name in kinds}
+
+
+def _underscored(word: str) -> str:
+    """Spell ``--input-shape`` as the parameter is spelled; values stay as they are."""
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if word.startswith("--") else word
 
 
 def _overview() -> str:

@@ -6,7 +6,7 @@ any ``torch.nn.Module`` by :func:`zoo.trace` and never written by hand.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import lgamma, log, prod
@@ -26,6 +26,8 @@ TensorKind = Literal["parameter", "buffer"]
 TensorRole = Literal["weight", "bias", "gain", "shift", "mean", "variance", "other"]
 AxisRole = Literal["out", "in", "node", "kernel", "other"]
 PinKind = Literal["input", "output", "kernel", "single", "fixed"]
+Domain = Literal["positive", "sign"]
+GLKind = Literal["qk", "vo", "linear"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +157,77 @@ class NeuronGroup:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Exponent:
+    """How the entries that a hidden unit owns on one axis scale with the unit.
+
+    Parameters
+    ----------
+    tensor, dim
+        An axis that the unit's group moves.
+    exponent
+        Entries are multiplied by the unit's factor to this power.
+    slots
+        Which of the positions that the unit owns (columns of its touch's index); ``None`` for all.
+    """
+
+    tensor: str
+    dim: int
+    exponent: int
+    slots: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleGroup:
+    """Factors that every unit of a neuron group may be multiplied by, each unit by its own.
+
+    Parameters
+    ----------
+    name
+        Name within the space.
+    group
+        The neuron group.
+    domain
+        ``positive`` for any positive factor, ``sign`` for plus or minus one.
+    exponents
+        Which entries a unit's factor multiplies, and to which power; others stay.
+    """
+
+    name: str
+    group: str
+    domain: Domain
+    exponents: tuple[Exponent, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GLBlock:
+    """Units that meet only as vectors and covectors: any invertible matrix may mix them.
+
+    Parameters
+    ----------
+    kind
+        ``qk`` where two vectors that depend on the inputs meet (queries and keys), ``vo`` where the
+        vectors are averaged with weights that do (values), ``linear`` for two linear maps in a row.
+    group
+        The neuron group.
+    size, copies
+        Units, and the number of independent copies: ``copies * size**2`` dimensions.
+    exponents
+        Entries that the matrix multiplies (1), and those that its inverse transpose does (-1).
+    """
+
+    kind: GLKind
+    group: str
+    size: int
+    copies: int
+    exponents: tuple[Exponent, ...]
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors that are mixed."""
+        return tuple(dict.fromkeys(each.tensor for each in self.exponents))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Unsupported:
     """An operation without a rule: every axis it touches was pinned."""
 
@@ -179,12 +252,19 @@ class WeightSpace:
         ``(alias, name)`` for each further name of a tensor.
     unsupported
         Operations that had no rule.
+    scalings
+        Factors that hidden units may be multiplied by.
+    gl_blocks
+        Groups whose units any invertible matrix may mix; the diagonal matrices among these are
+        scalings, too.
     """
 
     tensors: tuple[TensorSpec, ...]
     groups: tuple[NeuronGroup, ...]
     tied: tuple[tuple[str, str], ...] = ()
     unsupported: tuple[Unsupported, ...] = ()
+    scalings: tuple[ScaleGroup, ...] = ()
+    gl_blocks: tuple[GLBlock, ...] = ()
 
     # ---- layout -------------------------------------------------------------------------------
     @cached_property
@@ -218,6 +298,13 @@ class WeightSpace:
             if group.name == name:
                 return group
         raise unknown_name("neuron group", name, (group.name for group in self.groups))
+
+    def scaling(self, name: str) -> ScaleGroup:
+        """Return the scaling called ``name``."""
+        for scaling in self.scalings:
+            if scaling.name == name:
+                return scaling
+        raise unknown_name("scaling", name, (scaling.name for scaling in self.scalings))
 
     def flatten(self, state_dict: Mapping[str, Tensor]) -> Tensor:
         """Lay a state dict out as one vector.
@@ -299,6 +386,35 @@ class WeightSpace:
 
         return verify(self, module, *inputs)
 
+    def canonical(self, vector: Tensor) -> Tensor:
+        """Relabel weights ``[..., P]`` to the same bits for every relabelling of a network."""
+        from zoo.symmetry.canonical import canonical
+
+        return canonical(self, vector)
+
+    def override(
+        self, *, pin: Iterable[str] = (), merge: Iterable[tuple[str, str]] = ()
+    ) -> "WeightSpace":
+        """Return a space with fewer relabellings.
+
+        Parameters
+        ----------
+        pin
+            Names of groups that stay in place from now on, with those nested inside them.
+        merge
+            Pairs of groups of one size that move together from now on, under the first one's name.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such group (any more).
+        WeightSpaceMismatchError
+            If two groups to merge differ in size or in the group that they are nested inside.
+        """
+        from zoo.symmetry.override import override
+
+        return override(self, pin=pin, merge=merge)
+
     @cached_property
     def log10_order(self) -> float:
         """Decimal logarithm of the number of relabellings."""
@@ -307,7 +423,11 @@ class WeightSpace:
     # ---- identity -----------------------------------------------------------------------------
     def to_json(self) -> str:
         """Serialise; :meth:`from_json` restores an equal space."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        raw = asdict(self)
+        for name in ("scalings", "gl_blocks"):  # left out when empty, as before they existed
+            if not raw[name]:
+                del raw[name]
+        return json.dumps(raw, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -318,6 +438,14 @@ class WeightSpace:
             groups=tuple(_group_from_json(item) for item in raw["groups"]),
             tied=tuple((alias, name) for alias, name in raw["tied"]),
             unsupported=tuple(Unsupported(**item) for item in raw["unsupported"]),
+            scalings=tuple(
+                ScaleGroup(**item | {"exponents": _exponents_from_json(item["exponents"])})
+                for item in raw.get("scalings", ())
+            ),
+            gl_blocks=tuple(
+                GLBlock(**item | {"exponents": _exponents_from_json(item["exponents"])})
+                for item in raw.get("gl_blocks", ())
+            ),
         )
 
     @cached_property
@@ -326,24 +454,10 @@ class WeightSpace:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     def explain(self) -> str:
-        """Describe the space for a reader: each group, its size and every axis it moves."""
-        lines = [
-            f"weight space {self.fingerprint}: {self.num_parameters:,} numbers in "
-            f"{len(self.tensors)} tensors, {len(self.groups)} neuron groups"
-        ]
-        for group in self.groups:
-            moved = ", ".join(
-                f"{touch.tensor}[{touch.dim}]"
-                + (f" (blocks of {touch.index.block})" if touch.index.block > 1 else "")
-                for touch in group.touches
-            )
-            lines.append(f"  {group.name}: {group.size} units move {moved}")
-        for tensor in self.tensors:
-            for dim, axis in enumerate(tensor.axes):
-                if axis.pin not in (None, "single"):
-                    lines.append(f"  pinned {tensor.name}[{dim}]: {axis.pin} {axis.label}".rstrip())
-        lines += [f"  unsupported {item.op} at {item.source}" for item in self.unsupported]
-        return "\n".join(lines)
+        """Describe the space for a reader: what moves together, what stays, and why."""
+        from zoo.symmetry.explain import explain
+
+        return explain(self)
 
 
 def _tensor_from_json(raw: dict[str, Any]) -> TensorSpec:
@@ -363,6 +477,13 @@ def _group_from_json(raw: dict[str, Any]) -> NeuronGroup:
         for touch in raw["touches"]
     )
     return NeuronGroup(**raw | {"touches": touches})
+
+
+def _exponents_from_json(raw: list[dict[str, Any]]) -> tuple[Exponent, ...]:
+    return tuple(
+        Exponent(**each | {"slots": None if each["slots"] is None else tuple(each["slots"])})
+        for each in raw
+    )
 
 
 def _index_from_json(raw: dict[str, Any]) -> UnitIndex:

@@ -1,7 +1,10 @@
 """The front door: help, one-line errors with exit code 2, and the verbs about zoos as they are."""
 
+import sys
+
 import pytest
 
+from zoo import WeightSpace
 from zoo.cli import VERBS, main
 from zoo.testing import tiny_population
 
@@ -81,3 +84,85 @@ def test_page_is_written_beside_the_zoo(tmp_path, capsys):
     assert "nowhere.parquet" in complaint(
         capsys, "page", str(zoo.path), "--predictions", '["nowhere.parquet"]'
     )
+
+
+NETWORKS = """
+import torch
+from torch import nn
+
+def pair():
+    return nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.zeros(2, 4)
+
+def alone():
+    return nn.Sequential(nn.Conv2d(3, 5, 1), nn.Flatten(), nn.Linear(20, 2))
+
+def nothing():
+    return 7
+
+def needs(width):
+    return width
+
+class Branches(nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:
+            return x
+        return -x
+
+class Transforms(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.second(torch.fft.fft(self.first(x)).abs())
+"""
+
+
+@pytest.fixture
+def networks(tmp_path, monkeypatch):
+    (tmp_path / "networks_to_trace.py").write_text(NETWORKS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "networks_to_trace", raising=False)
+    return "networks_to_trace"
+
+
+def test_trace_explains_and_proves(networks, tmp_path, capsys):
+    assert main(["trace", f"{networks}:pair", "--json", "space.json"]) == 0
+    text = capsys.readouterr().out
+    assert "0: 3 units move 0.weight[0], 0.bias[0], 2.weight[1]" in text
+    assert "pinned, inputs of the network (input[0].1): 0.weight[1]" in text
+    assert "independent symmetric groups: 1, of order 10^0.8" in text
+    assert "operators without a rule: none" in text
+    assert "verified: outputs change by at most" in text
+    space = WeightSpace.from_json((tmp_path / "space.json").read_text())
+    assert space.group("0").size == 3
+
+
+def test_trace_makes_inputs_of_a_shape(networks, capsys):
+    assert main(["trace", f"{networks}:alone", "--input-shape", "[2, 3, 2, 2]"]) == 0
+    assert "2.weight[1] (blocks of 4)" in capsys.readouterr().out
+    assert main(["trace", f"{networks}:alone", "--input_shape=[2, 3, 2, 2]"]) == 0
+
+
+def test_trace_names_operators_without_a_rule(networks, capsys):
+    words = ["trace", f"{networks}:Transforms", "--input-shape", "[2, 4]"]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "unsupported aten.fft_fft.default at File" in text
+    assert "networks_to_trace.py" in text
+    assert "operators without a rule: 1" in text
+    assert "No rule for: aten.fft_fft" in complaint(capsys, *words, "--strict", "true")
+
+
+def test_trace_refuses_in_one_line(networks, capsys):
+    assert "Expected PACKAGE.MODULE:FACTORY" in complaint(capsys, "trace", networks)
+    assert "No module named 'no_such'" in complaint(capsys, "trace", "no_such:thing")
+    assert "Known: pair, alone, nothing" in complaint(capsys, "trace", f"{networks}:pear")
+    assert "needs failed: TypeError" in complaint(capsys, "trace", f"{networks}:needs")
+    assert "got int" in complaint(capsys, "trace", f"{networks}:nothing")
+    assert "--input-shape" in complaint(capsys, "trace", f"{networks}:alone")
+    shape = ("--input-shape", "[2, 4]")
+    branch = complaint(capsys, "trace", f"{networks}:Branches", *shape)
+    assert "line 19: if x.sum() > 0:" in branch
+    assert "cannot capture Sequential" in complaint(capsys, "trace", f"{networks}:alone", *shape)

@@ -282,7 +282,7 @@ def test_explain_names_groups_and_pins():
     text = zoo.trace(build(config), example_input(config)).explain()
     assert "layers.3: 5 units move" in text
     assert "head.weight[1] (blocks of 16)" in text
-    assert "pinned head.bias[0]: output output[0].1" in text
+    assert "pinned, outputs of the network (output[0].1): head.weight[0], head.bias[0]" in text
 
 
 def test_irregular_positions_survive_the_round_trip():

@@ -8,7 +8,16 @@ import torch
 from numpy.typing import ArrayLike
 
 from zoo.errors import InvalidConfigError, WeightSpaceMismatchError, unknown_name
-from zoo.schema import CHECKPOINT, COLUMNS, DEFAULT_SPLIT, MEMBER, METRICS, PARTS, ColumnSpec
+from zoo.schema import (
+    CHECKPOINT,
+    COLUMNS,
+    DEFAULT_SPLIT,
+    MEMBER,
+    METRICS,
+    PARTS,
+    ColumnSpec,
+    PopulationSpec,
+)
 from zoo.space import WeightSpace
 from zoo.store.files import PopulationFiles
 from zoo.store.frozen import read_split
@@ -61,6 +70,11 @@ class Population:
     def name(self) -> str:
         """Name within the zoo."""
         return self._files.name
+
+    @property
+    def spec(self) -> PopulationSpec:
+        """All that was fixed before the first block was written."""
+        return self._files.spec
 
     @property
     def space(self) -> WeightSpace:

@@ -1,7 +1,9 @@
 """Symmetry: which relabellings leave a network's function unchanged, and acting through them."""
 
 from zoo.symmetry.act import Action, from_permutations, identity, sample
+from zoo.symmetry.canonical import canonical, orbit_hash
 from zoo.symmetry.export import export
+from zoo.symmetry.factors import from_factors, mix, sample_scale
 from zoo.symmetry.fields import Field, fields
 from zoo.symmetry.trace import interpret, trace
 from zoo.symmetry.verify import (
@@ -17,14 +19,19 @@ __all__ = [
     "Action",
     "Field",
     "Verification",
+    "canonical",
     "export",
     "fields",
+    "from_factors",
     "from_permutations",
     "identity",
     "inert_tensors",
     "interpret",
+    "mix",
+    "orbit_hash",
     "random_weights",
     "sample",
+    "sample_scale",
     "trace",
     "verify",
 ]

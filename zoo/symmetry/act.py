@@ -1,4 +1,4 @@
-"""Acting on weights: a group element is a re-indexing of the flat vector."""
+"""Acting on weights: a group element re-indexes the flat vector, and may scale it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,27 +13,42 @@ from zoo.space import NeuronGroup, Touch, WeightSpace
 
 @dataclass(frozen=True, eq=False)
 class Action:
-    """An element ``g`` of a weight space's group: ``(g.w)[i] = w[index[i]]``.
+    """An element ``g`` of a weight space's group: ``(g.w)[i] = multiplier[i] * w[index[i]]``.
 
     Parameters
     ----------
     index
         ``[P]``, int64.
+    multiplier
+        Factors ``[..., P]``, float64, or one set of factors for each member of a batch; ``None``
+        where nothing is scaled.
     """
 
     index: Tensor
+    multiplier: Tensor | None = None
 
     def __call__(self, vector: Tensor) -> Tensor:
-        """Relabel weights ``[..., P]``; returns new weights of the same shape and dtype."""
-        return vector.index_select(-1, self.index.to(vector.device))
+        """Relabel and scale weights ``[..., P]``; returns new weights of the same dtype."""
+        moved = vector.index_select(-1, self.index.to(vector.device))
+        if self.multiplier is None:
+            return moved
+        return moved * self.multiplier.to(moved)
 
     def compose(self, other: "Action") -> "Action":
         """Return ``g`` such that ``g.w = self.(other.w)``."""
-        return Action(other.index[self.index])
+        inner = None if other.multiplier is None else other.multiplier[..., self.index]
+        if inner is not None and self.multiplier is not None:
+            inner = inner * self.multiplier
+        return Action(
+            other.index[self.index], multiplier=self.multiplier if inner is None else inner
+        )
 
     def inverse(self) -> "Action":
         """Return the element that undoes this one."""
-        return Action(torch.argsort(self.index))
+        index = torch.argsort(self.index)
+        if self.multiplier is None:
+            return Action(index)
+        return Action(index, multiplier=1 / self.multiplier[..., index])
 
 
 def identity(space: WeightSpace) -> Action:

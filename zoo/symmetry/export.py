@@ -1,12 +1,17 @@
 """From a module to its graph of ATen operators."""
 
+import contextlib
 import copy
+import io
+import traceback
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from zoo.errors import TraceError
 
@@ -37,14 +42,33 @@ def export(
         for message in (r".*LeafSpec", r".*_flat_weights", r".*not supported with oneDNN"):
             warnings.filterwarnings("ignore", message=message)
         try:
-            program = torch.export.export(private, inputs, strict=False)
+            with contextlib.redirect_stderr(io.StringIO()):  # it prints the graph where it fails
+                program = torch.export.export(private, inputs, strict=False)
             functional: ExportedProgram = program.run_decompositions({})
         except Exception as error:  # noqa: BLE001 - whatever torch.export raises, its cause is kept
             reason = str(error).strip().splitlines()
             raise TraceError(
                 f"torch.export cannot capture {type(module).__name__} with inputs of shapes "
                 f"{[tuple(getattr(item, 'shape', ())) for item in inputs]}: "
-                f"{reason[0] if reason else type(error).__name__} "
+                f"{reason[0] if reason else type(error).__name__} {_line(error)}"
                 "Check the example inputs; control flow that depends on data cannot be traced."
             ) from error
     return functional
+
+
+def _line(error: BaseException) -> str:
+    """Last line outside of torch and of this package on the way to an error, as a sentence."""
+    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        if not frame.filename.startswith(ours) and frame.line:
+            return f"It happened at {frame.filename}, line {frame.lineno}: {frame.line} "
+    return ""
+
+
+def operator_name(node: Node) -> str:
+    """Name of a node's operator, without namespace, overload and the mark of in-place ones."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return str(getattr(node.target, "__name__", node.target))
+    return str(schema.name.split("::")[-1]).rstrip("_")

@@ -37,6 +37,7 @@ def build_space(
     unsupported: tuple[Unsupported, ...],
 ) -> WeightSpace:
     """Assemble the weight space of an interpreted graph."""
+    scene.forget_views()
     groups: tuple[NeuronGroup, ...] | None = None
     while groups is None:
         scene.units.settle()
@@ -89,6 +90,7 @@ class _Partition:
         self._atoms: dict[int, frozenset[int]] = {}
         self._slots: dict[int, list[tuple[int, int, tuple[Hashable, ...]]]] = {}
         self._known_parts: dict[int, list[tuple[int, int]]] = {}
+        self._free: list[int] | None = None
         self._again = False
         for name, tensor in scene.parameters.items():
             for dim, labels in enumerate(tensor.labels):
@@ -154,6 +156,8 @@ class _Partition:
 
     def _everything(self) -> list[int]:
         """Free units that occur in parameters, and the parts of them."""
+        if self._free is not None:
+            return self._free
         seen: dict[int, None] = {}
         work = [int(u) for grid in self._grids.values() for u in np.unique(grid)]
         while work:
@@ -162,7 +166,8 @@ class _Partition:
                 continue
             seen[unit] = None
             work += [part for pair in self._parts(unit) for part in pair]
-        return sorted(seen)
+        self._free = sorted(seen)
+        return self._free
 
     # ---- classes ------------------------------------------------------------------------------
     def _classes(self) -> list[_Class]:
@@ -176,16 +181,13 @@ class _Partition:
 
     def _refine(self, units: list[int]) -> dict[int, int]:
         """Colour units by where they occur, then by what they are made of and part of."""
-        seen: dict[int, list[Hashable]] = {unit: [] for unit in units}
-        sources = [
-            *((place, grid) for place, grid in self._grids.items()),
-            *((at, self._units.find(mark)) for at, mark in enumerate(self._scene.marks)),
-        ]
-        for source, grid in sources:
+        seen: dict[int, list[int]] = {unit: [] for unit in units}
+        sources = [*self._grids.values(), *map(self._units.find, self._scene.marks)]
+        for source, grid in enumerate(sources):
             found, counts = np.unique(grid, return_counts=True)
             for unit, count in zip(found.tolist(), counts.tolist(), strict=True):
                 if unit in seen:
-                    seen[unit].append((source, count))
+                    seen[unit] += (source, count)
         colours = _intern({unit: tuple(places) for unit, places in seen.items()})
         parts = {unit: pairs for unit in units if (pairs := self._parts(unit))}
         uses: dict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -304,11 +306,10 @@ class _Partition:
         touches: list[list[Touch]] = [[] for _ in classes]
         for place, grid in self._grids.items():
             slots: _Slots = defaultdict(lambda: defaultdict(list))
-            for (row, position), unit in zip(
-                np.ndindex(grid.shape), grid.ravel().tolist(), strict=True
-            ):
-                for number, atom, slot in self._memberships(unit, classes, ranks):
-                    slots[number][atom].append((slot, position, row))
+            for row, units in enumerate(grid.tolist()):
+                for position, unit in enumerate(units):
+                    for number, atom, slot in self._memberships(unit, classes, ranks):
+                        slots[number][atom].append((slot, position, row))
             for number, found in slots.items():
                 touch = self._touch(classes[number], place, found, len(grid))
                 if touch is not None:
@@ -329,7 +330,11 @@ class _Partition:
         self, unit: int, classes: list[_Class], ranks: Mapping[int, tuple[int, int]]
     ) -> list[tuple[int, int, tuple[Hashable, ...]]]:
         """Classes that a unit belongs to, by which atom, and where it lies inside that atom."""
-        if unit not in self._slots:
+        if (known := self._slots.get(unit)) is not None:
+            return known
+        if not self._parts(unit):
+            self._slots[unit] = [(ranks[unit][0], unit, ())] if unit in ranks else []
+        else:
             mine = [(ranks[atom], atom) for atom in self._expand(unit) if atom in ranks]
             fixed = sorted(
                 part
@@ -356,7 +361,11 @@ class _Partition:
         assert one.buckets is not None
         order = []
         for atom in one.buckets.ravel().tolist():
-            positions = {position: slot for slot, position, _ in found.get(atom, ())}
+            cells = found.get(atom, ())
+            if len(cells) == 1:
+                order.append([cells[0][1]])
+                continue
+            positions = {position: slot for slot, position, _ in cells}
             order.append(sorted(positions, key=lambda p: (positions[p], p)))
         if len({len(positions) for positions in order}) != 1:
             self._leave(one.atoms)

@@ -72,6 +72,9 @@ class Scene:
         self.axis_roles: dict[tuple[str, int], AxisRole] = {}
         self.tensor_roles: dict[str, tuple[TensorRole, str]] = {}
         self.marks: list[np.ndarray] = []
+        self.rearranging = False  # whether the present operation only moves axes about
+        self._views: list[tuple[np.ndarray, np.ndarray]] = []
+        self._read: list[np.ndarray] = []
 
     # ---- making labels ------------------------------------------------------------------------
     def pinned(self, length: int, pin: Pin, dim: int, rank: int) -> Labels:
@@ -124,6 +127,22 @@ class Scene:
         """Remember that an operation tells these positions from the others of their axis."""
         if labels is not None:
             self.marks.append(labels)
+
+    def read(self, tensor: Labelled) -> None:
+        """Remember that an operation computes with a tensor's axes, and does not just move them."""
+        self._read += [labels for labels in tensor.labels if labels is not None]
+
+    def forget_views(self) -> None:
+        """Undo splits that nothing ever read: a view, a transpose and a view are a re-indexing."""
+        labels = [*self._read, *self.marks]
+        labels += [
+            own for each in self.parameters.values() for own in each.labels if own is not None
+        ]
+        read = {unit for each in labels for unit in np.unique(self.units.find(each)).tolist()}
+        for blocks, places in self._views:
+            parts = {*self.units.find(blocks).flat, *self.units.find(places).flat}
+            if read.isdisjoint(parts):
+                self.units.forget(parts)
 
     def depend(self, tensor: Labelled, dim: int, labels: np.ndarray) -> Labelled:
         """Give an axis of a parameter units that depend on its other axes.
@@ -315,6 +334,10 @@ class Scene:
             return self.fixed(outer, dim, grid.ndim), self.fixed(inner, dim + 1, grid.ndim)
         front = np.moveaxis(grid, (dim, dim + 1), (0, 1))
         blocks, places = self.units.split(front)
+        if self.rearranging:
+            self._views.append((blocks, places))
+        else:
+            self._read += [blocks, places]
         return tuple(  # type: ignore[return-value]
             self._independent(np.moveaxis(part, (0, 1), (dim, dim + 1)), own)
             for part, own in ((blocks, dim), (places, dim + 1))

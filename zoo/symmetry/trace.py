@@ -7,8 +7,12 @@ that must move together. What the graph never distinguishes may be relabelled;
 proves them on numbers.
 """
 
+import contextlib
 import dataclasses
+import gc
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,19 +24,28 @@ from torch.utils import _pytree as pytree
 
 from zoo.errors import TraceError, ZooWarning
 from zoo.space import NeuronGroup, Unsupported, WeightSpace
-from zoo.symmetry.export import export
+from zoo.symmetry.degrees import Recording
+from zoo.symmetry.export import export, operator_name
 from zoo.symmetry.groups import build_space
 from zoo.symmetry.labels import Labelled, Scene, UnsupportedError, along
 from zoo.symmetry.rules import RULES
+from zoo.symmetry.scaling import with_scalings
 from zoo.symmetry.units import Pin
-from zoo.symmetry.verify import verify
+from zoo.symmetry.verify import refuted_scalings, verify
+
+_REARRANGING = {
+    "alias", "clone", "contiguous", "detach", "flatten", "mT", "movedim", "numpy_T", "permute",
+    "reshape", "squeeze", "swapaxes", "t", "transpose", "unflatten", "unsqueeze", "_unsafe_view",
+    "view", "view_copy",
+}  # fmt: skip
+_TORCH = str(Path(torch.__file__).parent)
 
 
 def trace(module: nn.Module, *inputs: Any, strict: bool = False) -> WeightSpace:
     """Derive the weight space of a module.
 
-    The space describes the module in eval mode. Every neuron group is verified on random weights
-    and buffers in float64; one that fails is left out with a warning, never used.
+    The space describes the module in eval mode. Every neuron group and every scaling is verified on
+    random weights and buffers in float64; one that fails is left out with a warning, never used.
 
     Parameters
     ----------
@@ -57,7 +70,9 @@ def trace(module: nn.Module, *inputs: Any, strict: bool = False) -> WeightSpace:
     >>> [(group.name, group.size) for group in space.groups]
     [('0', 3)]
     """
-    return _keep_verified(interpret(module, export(module, inputs), strict=strict), module, inputs)
+    interpreter, space = _interpreted(module, export(module, inputs), strict=strict)
+    space = _keep_verified(space, module, inputs)
+    return _keep_verified_scalings(with_scalings(space, interpreter.recording()), module, inputs)
 
 
 def interpret(module: nn.Module, program: ExportedProgram, *, strict: bool = False) -> WeightSpace:
@@ -72,16 +87,40 @@ def interpret(module: nn.Module, program: ExportedProgram, *, strict: bool = Fal
     strict
         As for :func:`trace`.
     """
-    interpreter = _Interpreter(module, program)
+    return _interpreted(module, program, strict=strict)[1]
+
+
+def _interpreted(
+    module: nn.Module, program: ExportedProgram, *, strict: bool
+) -> tuple["_Interpreter", WeightSpace]:
+    with _collector_paused():
+        return _read(_Interpreter(module, program), strict=strict)
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep Python's garbage collector from searching all of torch for the many small objects."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read(interpreter: "_Interpreter", *, strict: bool) -> tuple["_Interpreter", WeightSpace]:
     interpreter.run()
     if strict and interpreter.unsupported:
-        raise TraceError(f"No rule for: {', '.join(map(str, interpreter.unsupported))}.")
-    return build_space(
+        listing = "; ".join(f"{item.op} at {item.source}" for item in interpreter.unsupported)
+        raise TraceError(f"No rule for: {listing}.")
+    space = build_space(
         scene=interpreter.scene,
         kinds=interpreter.kinds,
         tied=interpreter.tied,
         unsupported=tuple(interpreter.unsupported),
     )
+    return interpreter, space
 
 
 def _keep_verified(space: WeightSpace, module: nn.Module, inputs: tuple[Any, ...]) -> WeightSpace:
@@ -104,6 +143,24 @@ def _keep_verified(space: WeightSpace, module: nn.Module, inputs: tuple[Any, ...
     if len(kept) == len(space.groups):
         kept = ()  # each alone is right, together they are not: trust none
     return _keep_verified(dataclasses.replace(space, groups=kept), module, inputs)
+
+
+def _keep_verified_scalings(
+    space: WeightSpace, module: nn.Module, inputs: tuple[Any, ...]
+) -> WeightSpace:
+    """Drop scalings and general linear blocks that verification refutes."""
+    failed = refuted_scalings(space, module, *inputs)
+    if not failed:
+        return space
+    warnings.warn(
+        f"Scalings {', '.join(failed)} of {type(module).__name__} do not keep its function and are "
+        "left out. This is a bug in a scaling rule: please report it.",
+        ZooWarning,
+        stacklevel=3,
+    )
+    kept = tuple(scaling for scaling in space.scalings if scaling.name not in failed)
+    blocks = tuple(block for block in space.gl_blocks if f"{block.group}/gl" not in failed)
+    return dataclasses.replace(space, scalings=kept, gl_blocks=blocks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +201,19 @@ class _Interpreter:
                 self._values[node] = self._call(node)
             elif node.op == "output":
                 self._pin_outputs(node)
+
+    def recording(self) -> Recording:
+        """Return what was interpreted, for the scalings."""
+        values = self._values
+        return Recording(
+            graph=self._program.graph,
+            parameters={n: v.name for n, v in values.items() if isinstance(v, _Parameter)},
+            constants={
+                node: value.constant
+                for node, value in values.items()
+                if isinstance(value, Labelled) and value.constant is not None
+            },
+        )
 
     def _label_parameters(self) -> None:
         """Give fresh units to every parameter and floating-point buffer, tied ones once."""
@@ -213,7 +283,12 @@ class _Interpreter:
         self.scene.layer = node.name
         if (folded := self._fold(node, args, kwargs)) is not None:
             return folded
-        name = _operator_name(node)
+        name = operator_name(node)
+        self.scene.rearranging = name in _REARRANGING
+        if not self.scene.rearranging:
+            for leaf in pytree.tree_leaves((args, kwargs)):
+                if isinstance(leaf, Labelled):
+                    self.scene.read(leaf)
         if name not in RULES:
             return self._give_up(node, args, kwargs)
         try:
@@ -235,7 +310,7 @@ class _Interpreter:
 
     def _give_up(self, node: Node, args: Any, kwargs: Any) -> Any:
         """Pin every axis that an operator without a rule touches, and remember it."""
-        pin = Pin("fixed", f"unsupported {_operator_name(node)}")
+        pin = Pin("fixed", f"unsupported {operator_name(node)}")
         for leaf in pytree.tree_leaves((args, kwargs)):
             if isinstance(leaf, Labelled):
                 self.scene.pin(leaf, range(leaf.rank), pin)
@@ -263,18 +338,13 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
         )
 
 
-def _operator_name(node: Node) -> str:
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return str(getattr(node.target, "__name__", node.target))
-    return str(schema.name.split("::")[-1]).rstrip("_")
-
-
 def _is_random(operator: torch._ops.OpOverload) -> bool:
     return torch.Tag.nondeterministic_seeded in operator.tags
 
 
 def _source(node: Node) -> str:
-    """File, line and code in the user's module that made a node."""
+    """File, line and code that made a node, outside of torch where there is such a line."""
     lines = [line.strip() for line in (node.stack_trace or "").splitlines() if line.strip()]
-    return " ".join(lines[-2:]) if lines else node.name
+    frames = [lines[at : at + 2] for at, line in enumerate(lines) if line.startswith("File ")]
+    own = [frame for frame in frames if _TORCH not in frame[0]]
+    return " ".join((own or frames)[-1]) if frames else node.name

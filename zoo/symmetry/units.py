@@ -130,8 +130,10 @@ class Units:
 
     def parts(self, unit: int) -> list[tuple[int, int]]:
         """Decompositions of the unit with this representative into (block, place inside)."""
-        found = {(self.root(b), self.root(i)) for b, i in self._parts.get(unit, ())}
-        return sorted(found)
+        declared = self._parts.get(unit)
+        if not declared:
+            return []
+        return sorted({(self.root(b), self.root(i)) for b, i in declared})
 
     # ---- merging ------------------------------------------------------------------------------
     def unify(self, left: np.ndarray, right: np.ndarray) -> None:
@@ -293,6 +295,21 @@ class Units:
             blocks.setdefault(row, fitting[0][0])
             chosen.append(fitting[0])
         return chosen if len(set(blocks.values())) == len(blocks) else None
+
+    def forget(self, parts: set[int]) -> None:
+        """Undo decompositions into these units, given that they occur in no others and are free."""
+        keys = {key for part in parts for key in self._uses.get(part, ())}
+        if any(self._is_pinned[part] for part in parts) or any(
+            self.root(part) not in parts for key in keys for part in key
+        ):
+            return
+        for key in keys:
+            unit = self.root(self._pairs.pop(key))
+            self._parts[unit] = {
+                own for own in self._parts[unit] if parts.isdisjoint(map(self.root, own))
+            }
+        for part in parts:
+            self._uses.pop(part, None)
 
     def settle(self) -> None:
         """Identify blocks, and places, that have the same members: they cut an axis alike."""

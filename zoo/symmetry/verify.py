@@ -1,8 +1,9 @@
 """Proof by numbers: relabelled random weights must compute the same function, in float64."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import inf, isfinite, prod, sqrt
 from typing import Any
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from zoo.space import TensorSpec, WeightSpace
+from zoo.space import ScaleGroup, TensorSpec, WeightSpace
 from zoo.symmetry.act import Action, from_permutations
+from zoo.symmetry.factors import from_factors, mix, random_factors, random_matrices
 
 TOLERANCE = 1e-9
 ALL_GROUPS = "all groups"
@@ -71,6 +73,47 @@ def verify(
         failed=failed,
         passed=all(value <= tolerance for value in deviations.values()),
     )
+
+
+def refuted_scalings(
+    space: WeightSpace, module: nn.Module, *inputs: Any, tolerance: float = TOLERANCE
+) -> tuple[str, ...]:
+    """Name the scalings and general linear blocks (``GROUP/gl``) that change the function.
+
+    All are tried together first, with random factors and matrices; each alone if that fails.
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    network = copy.deepcopy(module).double().eval()
+    arguments = pytree.tree_map_only(Tensor, lambda x: _random_input(x, generator), inputs)
+    weights = random_weights(space, generator)
+    reference = _outputs(space, network, weights, arguments)
+    spread = max(float((reference - reference.mean()).abs().max()), 1e-300)
+    changes: dict[str, Callable[[Tensor], Tensor]] = {
+        scaling.name: from_factors(space, {scaling.name: _factors(space, scaling, generator)})
+        for scaling in space.scalings
+    }
+    for block in space.gl_blocks:
+        matrices = random_matrices(block, generator)
+        changes[f"{block.group}/gl"] = partial(mix, space, block, matrices)
+
+    def fails(*chosen: Callable[[Tensor], Tensor]) -> bool:
+        changed = weights
+        for change in chosen:
+            changed = change(changed)
+        outputs = _outputs(space, network, changed, arguments)
+        return not float((outputs - reference).abs().max()) <= tolerance * spread
+
+    if not changes or not fails(*changes.values()):
+        return ()
+    return tuple(name for name, change in changes.items() if fails(change)) or tuple(changes)
+
+
+def _factors(space: WeightSpace, scaling: ScaleGroup, generator: torch.Generator) -> Tensor:
+    """Random factors, ``[copies, size]``; among signs, both occur in every copy."""
+    factors = random_factors(space, scaling, generator)
+    if scaling.domain == "sign":
+        factors[:, 0], factors[:, 1] = -1, 1
+    return factors
 
 
 def inert_tensors(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from torch.fx import Node
 
 from zoo.symmetry.labels import Labelled, Scene, UnsupportedError
@@ -22,10 +23,16 @@ def transpose(scene: Scene, node: Node, inputs: Labelled, first: int, second: in
     return scene.permute(inputs, order)
 
 
-@rule("t", "numpy_T", "mT")
+@rule("t", "numpy_T")
 def reverse_axes(scene: Scene, node: Node, inputs: Labelled) -> Labelled:
     """Reverse the order of axes."""
     return scene.permute(inputs, list(range(inputs.rank))[::-1])
+
+
+@rule("mT")
+def transpose_matrices(scene: Scene, node: Node, inputs: Labelled) -> Labelled:
+    """Swap the last two axes."""
+    return transpose(scene, node, inputs, inputs.rank - 2, inputs.rank - 1)  # type: ignore[no-any-return]
 
 
 @rule("movedim")
@@ -102,7 +109,5 @@ def pixel_unshuffle(scene: Scene, node: Node, inputs: Labelled, factor: int) -> 
 @rule("channel_shuffle")
 def channel_shuffle(scene: Scene, node: Node, inputs: Labelled, groups: int) -> Labelled:
     """Transpose blocks and places of the channel axis."""
-    batch, channels, *image = inputs.shape
-    x = scene.reshape(inputs, (batch, groups, channels // groups, *image))
-    order = [0, 2, 1, *range(3, x.rank)]
-    return scene.reshape(scene.permute(x, order), inputs.shape)
+    index = np.arange(inputs.shape[1]).reshape(groups, -1)
+    return scene.take(inputs, 1, index.T.ravel())
