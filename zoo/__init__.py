@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from zoo.errors import ZooError, ZooWarning
     from zoo.space import WeightSpace
     from zoo.store import Population, Zoo, create, open
-    from zoo.symmetry import trace
+    from zoo.symmetry.trace import trace
 
 _HOME = {
     "Population": "zoo.store",
@@ -25,7 +25,7 @@ _HOME = {
     "ZooWarning": "zoo.errors",
     "create": "zoo.store",
     "open": "zoo.store",
-    "trace": "zoo.symmetry",
+    "trace": "zoo.symmetry.trace",
 }
 
 __version__ = "0.1.0"

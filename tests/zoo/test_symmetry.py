@@ -293,3 +293,19 @@ def test_irregular_positions_survive_the_round_trip():
     group = NeuronGroup(name="g", size=3, touches=(Touch(tensor="t", dim=0, index=index),))
     space = dataclasses.replace(zoo.trace(nn.Linear(2, 2), torch.zeros(2, 2)), groups=(group,))
     assert zoo.WeightSpace.from_json(space.to_json()) == space
+
+
+def test_a_call_that_the_rule_was_not_written_for_pins(monkeypatch):
+    def of_another_version(scene, node, inputs):
+        raise AssertionError("must not be called with a weight")
+
+    monkeypatch.setitem(RULES, "linear", of_another_version)
+    space = zoo.trace(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)), torch.zeros(2, 2))
+    assert space.groups == ()
+    assert {item.op for item in space.unsupported} == {"aten.linear.default"}
+
+
+def test_fingerprint_is_of_layout_and_relabellings(traced):
+    _, _, space = traced
+    assert dataclasses.replace(space, scalings=()).fingerprint == space.fingerprint
+    assert dataclasses.replace(space, groups=()).fingerprint != space.fingerprint

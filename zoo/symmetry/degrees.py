@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 from zoo.symmetry.export import operator_name
 from zoo.symmetry.forms import ANYTHING, ZERO, Forms
 from zoo.symmetry.labels import UnsupportedError
+from zoo.symmetry.rules.registry import accepts
 
 Mode = Literal["positive", "sign", "linear"]
 
@@ -141,7 +142,7 @@ class Propagation:
         args, kwargs = pytree.tree_map_only(Node, self._read, (node.args, node.kwargs))
         rule = DEGREES.get(operator_name(node)) if node.op == "call_function" else None
         try:
-            if rule is None:
+            if rule is None or not accepts(rule, self, node, *args, **kwargs):
                 raise UnsupportedError(str(node.target))
             return rule(self, node, *args, **kwargs)
         except UnsupportedError:

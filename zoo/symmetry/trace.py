@@ -29,6 +29,7 @@ from zoo.symmetry.export import export, operator_name
 from zoo.symmetry.groups import build_space
 from zoo.symmetry.labels import Labelled, Scene, UnsupportedError, along
 from zoo.symmetry.rules import RULES
+from zoo.symmetry.rules.registry import accepts
 from zoo.symmetry.scaling import with_scalings
 from zoo.symmetry.units import Pin
 from zoo.symmetry.verify import refuted_scalings, verify
@@ -289,10 +290,11 @@ class _Interpreter:
             for leaf in pytree.tree_leaves((args, kwargs)):
                 if isinstance(leaf, Labelled):
                     self.scene.read(leaf)
-        if name not in RULES:
+        rule = RULES.get(name)
+        if rule is None or not accepts(rule, self.scene, node, *args, **kwargs):
             return self._give_up(node, args, kwargs)
         try:
-            return RULES[name](self.scene, node, *args, **kwargs)
+            return rule(self.scene, node, *args, **kwargs)
         except UnsupportedError:
             return self._give_up(node, args, kwargs)
 

@@ -1,6 +1,7 @@
 """The table of rules, and what rules share."""
 
 from collections.abc import Callable, Iterable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -24,6 +25,15 @@ def rule(*operators: str) -> Callable[[Rule], Rule]:
         return function
 
     return register
+
+
+def accepts(function: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
+    """Whether a rule was written for a call like this: operators gain arguments over time."""
+    try:
+        signature(function).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def output_shape(node: Node, result: int = 0) -> tuple[int, ...]:
