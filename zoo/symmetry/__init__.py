@@ -1,6 +1,7 @@
 """Symmetry: which relabellings leave a network's function unchanged, and acting through them."""
 
 from zoo.symmetry.act import Action, from_permutations, identity, sample
+from zoo.symmetry.boundaries import trace_boundaries
 from zoo.symmetry.canonical import canonical, orbit_hash
 from zoo.symmetry.export import export
 from zoo.symmetry.factors import from_factors, mix, sample_scale
@@ -33,5 +34,6 @@ __all__ = [
     "sample",
     "sample_scale",
     "trace",
+    "trace_boundaries",
     "verify",
 ]

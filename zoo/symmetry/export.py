@@ -51,9 +51,21 @@ def export(
                 f"torch.export cannot capture {type(module).__name__} with inputs of shapes "
                 f"{[tuple(getattr(item, 'shape', ())) for item in inputs]}: "
                 f"{reason[0] if reason else type(error).__name__} {_line(error)}"
-                "Check the example inputs; control flow that depends on data cannot be traced."
+                "Check the example inputs. Control flow that depends on data cannot be traced; "
+                f"trace the parts around it: {_offer(module)}"
             ) from error
     return functional
+
+
+def _offer(module: nn.Module) -> str:
+    """Call that traces a module at its boundaries, with its own children as an example."""
+    children = [
+        name
+        for name, child in module.named_children()
+        if next(child.parameters(), None) is not None
+    ]
+    listing = ", ".join(repr(name) for name in children) or "..."
+    return f"zoo.symmetry.trace_boundaries(module, *inputs, submodules=[{listing}])."
 
 
 def _line(error: BaseException) -> str:

@@ -72,7 +72,7 @@ def trace(module: nn.Module, *inputs: Any, strict: bool = False) -> WeightSpace:
     [('0', 3)]
     """
     interpreter, space = _interpreted(module, export(module, inputs), strict=strict)
-    space = _keep_verified(space, module, inputs)
+    space = keep_verified(space, module, inputs)
     return _keep_verified_scalings(with_scalings(space, interpreter.recording()), module, inputs)
 
 
@@ -124,7 +124,7 @@ def _read(interpreter: "_Interpreter", *, strict: bool) -> tuple["_Interpreter",
     return interpreter, space
 
 
-def _keep_verified(space: WeightSpace, module: nn.Module, inputs: tuple[Any, ...]) -> WeightSpace:
+def keep_verified(space: WeightSpace, module: nn.Module, inputs: tuple[Any, ...]) -> WeightSpace:
     """Drop groups that verification refutes."""
     if not space.groups:
         return space
@@ -143,7 +143,7 @@ def _keep_verified(space: WeightSpace, module: nn.Module, inputs: tuple[Any, ...
     )
     if len(kept) == len(space.groups):
         kept = ()  # each alone is right, together they are not: trust none
-    return _keep_verified(dataclasses.replace(space, groups=kept), module, inputs)
+    return keep_verified(dataclasses.replace(space, groups=kept), module, inputs)
 
 
 def _keep_verified_scalings(
@@ -229,7 +229,7 @@ class _Interpreter:
         self._canonical: dict[str, str] = {}
         first: dict[int, str] = {}
         for name, (tensor, kind) in named.items():
-            _check_tensor(name, tensor)
+            check_tensor(name, tensor)
             owner = first.setdefault(id(tensor), name)
             self._canonical[name] = owner
             if owner != name:
@@ -329,7 +329,8 @@ class _Interpreter:
                 self.scene.pin(tensor, [dim], Pin("output", f"output[{position}].{dim}"))
 
 
-def _check_tensor(name: str, tensor: Tensor) -> None:
+def check_tensor(name: str, tensor: Tensor) -> None:
+    """Raise :class:`TraceError` unless a weight space can hold the tensor."""
     plain = (
         tensor.is_floating_point() and tensor.layout is torch.strided and not tensor.is_quantized
     )
