@@ -7,7 +7,7 @@ any ``torch.nn.Module`` by :func:`zoo.trace` and never written by hand.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import lgamma, log, prod
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -451,8 +451,10 @@ class WeightSpace:
     @cached_property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits of layout and relabellings; what else is known adds nothing."""
-        structure = asdict(replace(self, unsupported=(), scalings=(), gl_blocks=()))
-        return hashlib.sha256(json.dumps(structure).encode()).hexdigest()[:12]
+        raw = asdict(self)
+        structure = {name: raw[name] for name in ("tensors", "groups", "tied")}
+        text = json.dumps(structure, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def explain(self) -> str:
         """Describe the space for a reader: what moves together, what stays, and why."""

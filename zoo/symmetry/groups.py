@@ -23,7 +23,8 @@ from zoo.space import (
     Unsupported,
     WeightSpace,
 )
-from zoo.symmetry.labels import Labelled, Scene
+from zoo.symmetry.labels import Labelled
+from zoo.symmetry.scene import Scene
 from zoo.symmetry.units import Pin, Units
 
 _LEFT_IN_PLACE = Pin("fixed", "structure without a rule")

@@ -27,10 +27,11 @@ from zoo.space import NeuronGroup, Unsupported, WeightSpace
 from zoo.symmetry.degrees import Recording
 from zoo.symmetry.export import export, operator_name
 from zoo.symmetry.groups import build_space
-from zoo.symmetry.labels import Labelled, Scene, UnsupportedError, along
+from zoo.symmetry.labels import Labelled, UnsupportedError, along
 from zoo.symmetry.rules import RULES
 from zoo.symmetry.rules.registry import accepts
 from zoo.symmetry.scaling import with_scalings
+from zoo.symmetry.scene import Scene
 from zoo.symmetry.units import Pin
 from zoo.symmetry.verify import refuted_scalings, verify
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from torch.fx import Node
 
-from zoo.symmetry.labels import Labelled, Scene
+from zoo.symmetry.labels import Labelled
 from zoo.symmetry.rules.linear import matmul
 from zoo.symmetry.rules.registry import rule
 from zoo.symmetry.rules.shape import repeat_interleave
+from zoo.symmetry.scene import Scene
 from zoo.symmetry.units import Pin
 
 

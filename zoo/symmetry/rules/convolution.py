@@ -6,8 +6,9 @@ import numpy as np
 from torch.fx import Node
 
 from zoo.space import AxisRole
-from zoo.symmetry.labels import Labelled, Labels, Scene, UnsupportedError, along
+from zoo.symmetry.labels import Labelled, Labels, UnsupportedError, along
 from zoo.symmetry.rules.registry import output_shape, rule
+from zoo.symmetry.scene import Scene
 from zoo.symmetry.units import Pin
 
 

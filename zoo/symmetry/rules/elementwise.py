@@ -4,8 +4,9 @@ from typing import Any
 
 from torch.fx import Node
 
-from zoo.symmetry.labels import Labelled, Scene
+from zoo.symmetry.labels import Labelled
 from zoo.symmetry.rules.registry import rule, vector_labels
+from zoo.symmetry.scene import Scene
 
 _UNARY = (
     "abs", "acos", "alias", "asin", "atan", "bitwise_not", "ceil", "celu", "clamp", "clamp_max",

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from zoo.symmetry.labels import Labelled, Scene, UnsupportedError, along
+from zoo.symmetry.labels import Labelled, UnsupportedError, along
 from zoo.symmetry.rules.registry import output_shape, rule
+from zoo.symmetry.scene import Scene
 from zoo.symmetry.units import Pin
 
 

@@ -5,8 +5,9 @@ from typing import Any, cast
 from torch.fx import Node
 
 from zoo.space import AxisRole
-from zoo.symmetry.labels import Labelled, Scene, UnsupportedError
+from zoo.symmetry.labels import Labelled, UnsupportedError
 from zoo.symmetry.rules.registry import rule
+from zoo.symmetry.scene import Scene
 
 _BATCH = "abcdefgh"
 

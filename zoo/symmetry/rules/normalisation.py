@@ -5,8 +5,9 @@ from typing import Any
 from torch.fx import Node
 
 from zoo.space import AxisRole
-from zoo.symmetry.labels import Labelled, Scene, along
+from zoo.symmetry.labels import Labelled, along
 from zoo.symmetry.rules.registry import rule, vector_labels
+from zoo.symmetry.scene import Scene
 
 
 def _per_channel(scene: Scene, inputs: Labelled, *vectors: Labelled | None) -> Labelled:

@@ -4,8 +4,9 @@ from typing import Any
 
 from torch.fx import Node
 
-from zoo.symmetry.labels import Labelled, Scene
+from zoo.symmetry.labels import Labelled
 from zoo.symmetry.rules.registry import normal_dims, output_shape, rule
+from zoo.symmetry.scene import Scene
 from zoo.symmetry.units import Pin
 
 _REDUCTIONS = (

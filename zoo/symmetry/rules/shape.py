@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from zoo.symmetry.labels import Labelled, Scene, UnsupportedError
+from zoo.symmetry.labels import Labelled, UnsupportedError
 from zoo.symmetry.rules.registry import normal_dims, output_shape, rule
+from zoo.symmetry.scene import Scene
 
 
 @rule("permute")
