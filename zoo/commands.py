@@ -121,6 +121,7 @@ def trace(
     *,
     input_shape: list[int] | None = None,
     strict: bool = False,
+    inert: bool = False,
     json: Path | None = None,
 ) -> int:
     """Find the hidden units of a module that may be relabelled, and prove it on numbers.
@@ -134,9 +135,12 @@ def trace(
         Shape of the example input, where the factory returns the module alone.
     strict
         Stop at an operator without a rule, instead of pinning what it touches.
+    inert
+        Look for tensors that the function does not depend on, too: one more run for each tensor.
     json
         File to write the weight space to.
     """
+    from zoo.symmetry import inert_tensors
     from zoo.symmetry import trace as trace_module
 
     module, inputs = _made(factory, input_shape)
@@ -148,6 +152,8 @@ def trace(
     worst = max(result.deviations.values(), default=0.0)
     print(f"verified: outputs change by at most {worst:.0e} of their spread")
     print(f"operators without a rule: {len(space.unsupported) or 'none'}")
+    if inert:
+        print(f"inert tensors: {', '.join(inert_tensors(space, module, *inputs)) or 'none'}")
     if json is not None:
         json.write_text(space.to_json())
         print(f"wrote {json}")

@@ -11,7 +11,7 @@ import zoo
 from zoo.errors import TraceError, UnknownNameError, WeightSpaceMismatchError, ZooWarning
 from zoo.networks import CNNConfig, MLPConfig, SirenConfig, build, example_input
 from zoo.space import NeuronGroup, Touch, UnitIndex
-from zoo.symmetry import fields, from_permutations, identity, random_weights
+from zoo.symmetry import fields, from_permutations, identity, inert_tensors, random_weights
 from zoo.symmetry.rules import RULES
 
 CONFIGS = {
@@ -309,3 +309,10 @@ def test_fingerprint_is_of_layout_and_relabellings(traced):
     _, _, space = traced
     assert dataclasses.replace(space, scalings=()).fingerprint == space.fingerprint
     assert dataclasses.replace(space, groups=()).fingerprint != space.fingerprint
+
+
+def test_inert_tensors_are_named():
+    module = nn.Sequential(nn.Conv1d(2, 3, 2), nn.InstanceNorm1d(3), nn.Flatten(), nn.Linear(15, 2))
+    inputs = torch.zeros(2, 2, 6)
+    space = zoo.trace(module, inputs, strict=True)
+    assert inert_tensors(space, module, inputs) == ("0.bias",)
