@@ -316,3 +316,49 @@ def test_inert_tensors_are_named():
     inputs = torch.zeros(2, 2, 6)
     space = zoo.trace(module, inputs, strict=True)
     assert inert_tensors(space, module, inputs) == ("0.bias",)
+
+
+class Late(nn.Module):
+    """Makes a parameter when it is first run."""
+
+    def forward(self, x):
+        if not hasattr(self, "weight"):
+            self.weight = nn.Parameter(torch.ones(3))
+        return x * self.weight
+
+
+class Packed(nn.Module):
+    """Carries weights that are no tensors, as quantised layers do."""
+
+    def get_extra_state(self):
+        return {"packed": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+    def forward(self, x):
+        return x
+
+
+class Sparse(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(3).to_sparse())
+
+    def forward(self, x):
+        return torch.sparse.mm(self.weight, x)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Late, "creates parameters in its forward: weight"),
+        (Packed, "packed or quantised"),
+        (Sparse, "layout torch.sparse_coo"),
+        (lambda: nn.LazyLinear(3), "Run the module once first"),
+        (lambda: nn.Linear(4, 2), "Check the example inputs"),
+    ],
+)
+def test_modules_without_a_space_are_refused_in_a_sentence(make, message):
+    with pytest.raises(TraceError, match=message):
+        zoo.trace(make(), torch.ones(3, 3))

@@ -16,7 +16,8 @@ from torch import nn
 
 from zoo.errors import TraceError, unknown_name
 from zoo.space import AxisSpec, NeuronGroup, TensorSpec, Touch, WeightSpace
-from zoo.symmetry.trace import check_tensor, keep_verified, trace
+from zoo.symmetry.export import check_tensor
+from zoo.symmetry.trace import keep_verified, trace
 
 
 def trace_boundaries(module: nn.Module, *inputs: Any, submodules: Iterable[str]) -> WeightSpace:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.nn.parameter import is_lazy
 
 from zoo.errors import TraceError
 
@@ -35,6 +36,7 @@ def export(
     TraceError
         If the module cannot be captured.
     """
+    check_module(module)
     private = copy.deepcopy(module).train(training)
     with warnings.catch_warnings():
         # torch's own remarks about copying graphs, recurrent weights and oneDNN: nothing that a
@@ -54,7 +56,41 @@ def export(
                 "Check the example inputs. Control flow that depends on data cannot be traced; "
                 f"trace the parts around it: {_offer(module)}"
             ) from error
+    known = {name for name, _ in module.named_parameters()}
+    if created := [name for name, _ in private.named_parameters() if name not in known]:
+        raise TraceError(
+            f"{type(module).__name__} creates parameters in its forward: {', '.join(created)}. "
+            "Create them in __init__, or run the module once before tracing it."
+        )
     return functional
+
+
+def check_module(module: nn.Module) -> None:
+    """Raise :class:`TraceError` unless a weight space can hold every parameter and buffer."""
+    for name, value in module.state_dict(keep_vars=True).items():
+        if not isinstance(value, Tensor):
+            raise TraceError(
+                f"Expected tensors, got {name!r} of type {type(value).__name__}: packed or "
+                "quantised weights. Trace the module before it is quantised."
+            )
+    for name, parameter in module.named_parameters():
+        check_tensor(name, parameter)
+
+
+def check_tensor(name: str, tensor: Tensor) -> None:
+    """Raise :class:`TraceError` unless a weight space can hold the tensor."""
+    if is_lazy(tensor):
+        raise TraceError(
+            f"Parameter {name!r} has no shape yet (a lazy module). Run the module once first."
+        )
+    plain = (
+        tensor.is_floating_point() and tensor.layout is torch.strided and not tensor.is_quantized
+    )
+    if not plain:
+        raise TraceError(
+            f"Expected dense floating-point parameters, got {name!r} with dtype {tensor.dtype} and "
+            f"layout {tensor.layout}. Convert it before tracing."
+        )
 
 
 def _offer(module: nn.Module) -> str:

@@ -25,7 +25,7 @@ from torch.utils import _pytree as pytree
 from zoo.errors import TraceError, ZooWarning
 from zoo.space import NeuronGroup, Unsupported, WeightSpace
 from zoo.symmetry.degrees import Recording
-from zoo.symmetry.export import export, operator_name
+from zoo.symmetry.export import check_tensor, export, operator_name
 from zoo.symmetry.groups import build_space
 from zoo.symmetry.labels import Labelled, UnsupportedError, along
 from zoo.symmetry.rules import RULES
@@ -328,18 +328,6 @@ class _Interpreter:
         for position, tensor in enumerate(tensors):
             for dim in range(tensor.rank):
                 self.scene.pin(tensor, [dim], Pin("output", f"output[{position}].{dim}"))
-
-
-def check_tensor(name: str, tensor: Tensor) -> None:
-    """Raise :class:`TraceError` unless a weight space can hold the tensor."""
-    plain = (
-        tensor.is_floating_point() and tensor.layout is torch.strided and not tensor.is_quantized
-    )
-    if not plain:
-        raise TraceError(
-            f"Expected dense floating-point parameters, got {name!r} with dtype {tensor.dtype} and "
-            f"layout {tensor.layout}. Convert it before tracing."
-        )
 
 
 def _is_random(operator: torch._ops.OpOverload) -> bool:
