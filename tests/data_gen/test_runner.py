@@ -192,11 +192,10 @@ def test_commands_print_what_they_did(whole, capsys):
     assert "4,970" in listing
 
 
-@pytest.mark.skipif("ZOO_DATA" not in os.environ, reason="ZOO_DATA does not name a data folder")
 @pytest.mark.slow
-def test_small_cnn_on_real_images(tmp_path):
+def test_small_cnn_on_real_images(tmp_path, shared_data):
     recipe = find_recipe("small-cnn", num_members=2, epochs=1)
-    data = Path(os.environ["ZOO_DATA"]) / "fashion-mnist"
+    data = shared_data("fashion-mnist")
     population = _generate(Run(recipe=recipe, out=tmp_path / "zoo", data=data, workers=1))[
         "small-cnn"
     ]

@@ -2,8 +2,6 @@
 
 import copy
 import dataclasses
-import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -76,11 +74,9 @@ def test_no_touched_axis_can_be_left_out(name):
     assert {entry for entry in slack if entry[1] not in inert} == set()
 
 
-def test_real_networks_keep_their_function():
+def test_real_networks_keep_their_function(shared_data):
     """Weights by other people: relabelled, they compute the same on real inputs."""
-    root = Path(os.environ.get("ZOO_DATA", ""))
-    if not os.environ.get("ZOO_DATA") or not (root / "zoos").is_dir():
-        pytest.skip("ZOO_DATA holds no zoos")
+    root = shared_data("zoos").parent
     spaces, counts = {}, {}
     for name, module, inputs in real_networks(root):
         module = copy.deepcopy(module).double().eval()

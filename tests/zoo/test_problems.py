@@ -1,9 +1,7 @@
 """Problems: real data, exact accuracies, clear errors for missing and damaged files."""
 
 import gzip
-import os
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,11 +122,8 @@ def test_non_finite_networks_have_no_accuracy():
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
-def test_real_images(name):
-    folder = Path(os.environ.get("ZOO_DATA", "")) / name
-    if not os.environ.get("ZOO_DATA") or not folder.is_dir():
-        pytest.skip(f"ZOO_DATA holds no {name}")
-    problem = load({"name": "idx"}, data=folder)
+def test_real_images(name, shared_data):
+    problem = load({"name": "idx"}, data=shared_data(name))
     assert problem.train_inputs.shape == (60_000, 1, 28, 28)
     assert problem.test_targets.bincount().sum() == 10_000
     assert float(problem.train_inputs.min()) == -1
