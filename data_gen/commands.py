@@ -24,6 +24,7 @@ def generate(
     name: str | None = None,
     engine: str = "stacked",
     workers: int | None = None,
+    ray: str | None = None,
     device: str = "cpu",
 ) -> None:
     """Train a population and store it; run again after an interruption to resume.
@@ -47,12 +48,22 @@ def generate(
     engine
         What trains: stacked or loop.
     workers
-        Processes; one per processor by default.
+        Processes; one per processor by default. With --ray, tasks at a time.
+    ray
+        Train on a Ray cluster: auto, its address, or local to start one of --workers processors.
     device
         cpu or cuda.
     """
     chosen = find_recipe(recipe, num_members=members, epochs=epochs, seed=seed, population=name)
-    run = Run(recipe=chosen, out=out, data=data, engine=engine, workers=workers, device=device)
+    run = Run(
+        recipe=chosen,
+        out=out.resolve(),
+        data=data,
+        engine=engine,
+        workers=workers,
+        ray=ray,
+        device=device,
+    )
     writer, plan, problem = prepare(run)
     print(f"{chosen.name} into {out}: {plan}.")
     with tqdm(
@@ -72,7 +83,7 @@ def recipes() -> None:
     for make in RECIPES.values():
         each = make()
         parameters = sum(p.numel() for p in build(each.network).parameters())
-        needs = "--data" if each.problem["name"] == "idx" else "-"
+        needs = "--data" if each.problem["name"].startswith("idx") else "-"
         counts = (str(each.num_members), str(each.epochs), f"{parameters:,}")
         rows.append((each.name, *counts, needs, each.description))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
@@ -85,12 +96,13 @@ def _summarise(out: Path, recipe: Recipe) -> None:
     store = zoo.open(out)
     table = store[recipe.name].table
     diverged = int(table["diverged"].sum())
-    finished = table.filter(~table["diverged"])["test_accuracy"]
-    accuracy = "none"
+    metric = store[recipe.name].metrics[-1]
+    finished = table.filter(~table["diverged"])[metric]
+    spread = "none"
     if len(finished):
-        spread = np.quantile(finished.to_numpy(), (0, 0.5, 1))
-        accuracy = ", ".join(f"{value:.3f}" for value in spread)
+        quantiles = np.quantile(finished.to_numpy(), (0, 0.5, 1))
+        spread = ", ".join(f"{value:.3f}" for value in quantiles)
     print(
-        f"{recipe.name}: {len(table)} members stored, {diverged} of them diverged; test accuracy "
-        f"min, median, max: {accuracy}. Dataset version {store.version}."
+        f"{recipe.name}: {len(table)} members stored, {diverged} of them diverged; {metric} "
+        f"min, median, max: {spread}. Dataset version {store.version}."
     )

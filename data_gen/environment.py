@@ -1,5 +1,6 @@
 """Where a population was made: kept beside it, no part of its identity."""
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -8,10 +9,11 @@ import numpy as np
 import torch
 
 
-def environment(*, engine: str, device: str, workers: int) -> dict[str, str]:
-    """Describe engine, versions and processor."""
+def environment(*, engine: str, reason: str, device: str, workers: int) -> dict[str, str]:
+    """Describe engine (and why it was taken), versions and processor."""
     return {
         "engine": engine,
+        "engine_reason": reason,
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
         "workers": str(workers),
         "threads_per_worker": "1",
@@ -20,6 +22,7 @@ def environment(*, engine: str, device: str, workers: int) -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "processor": _processor(),
+        "processors": str(os.cpu_count() or 1),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
     }
 

@@ -14,7 +14,8 @@ from zoo.errors import InvalidConfigError, unknown_name
 from zoo.networks import ACTIVATIONS
 from zoo.schema import ColumnScale, ColumnSpec
 
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw", "rmsprop")
+SCHEDULES = ("constant", "cosine", "one_cycle", "step")
 INITS = (
     "default",
     "kaiming_uniform",
@@ -25,6 +26,7 @@ INITS = (
     "uniform",
     "truncated_normal",
     "orthogonal",
+    "siren",
 )
 
 
@@ -76,7 +78,21 @@ HYPERPARAMETERS: dict[str, HyperParameter] = {
     "weight_decay": HyperParameter(
         default=0.0, scale="log", description="L2 penalty; decoupled for adamw"
     ),
-    "momentum": HyperParameter(default=0.0, upper=1.0, description="momentum of sgd"),
+    "schedule": HyperParameter(
+        default="constant",
+        kind="name",
+        choices=SCHEDULES,
+        description="how the step size goes from the first step to the last",
+    ),
+    "warmup": HyperParameter(
+        default=0.0, upper=1.0, description="part of the steps in which the step size rises from 0"
+    ),
+    "momentum": HyperParameter(default=0.0, upper=1.0, description="momentum of sgd and nesterov"),
+    "clip_norm": HyperParameter(
+        default=0.0,
+        scale="log",
+        description="largest norm that a gradient may have, 0 for any",
+    ),
     "optimizer": HyperParameter(
         default="adam", kind="name", choices=OPTIMIZERS, description="update rule, as in torch"
     ),
@@ -103,6 +119,12 @@ HYPERPARAMETERS: dict[str, HyperParameter] = {
     ),
     "label_noise": HyperParameter(
         default=0.0, upper=1.0, description="part of the training labels replaced by wrong ones"
+    ),
+    "temperature": HyperParameter(
+        default=1.0,
+        lower=1e-3,
+        scale="log",
+        description="what logits are divided by in the training loss",
     ),
 }
 """Every hyper-parameter by name: the one place where defaults are spelled."""

@@ -1,17 +1,16 @@
 """What a run will do: which blocks it trains, in which calls, at what cost."""
 
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import zoo
 from data_gen import hyperparameters as hp
 from data_gen.engines import Engine
 from data_gen.recipe import Recipe
-from zoo.errors import StoreError
 from zoo.networks import build, example_input, to_dict
-from zoo.problems import METRICS, Problem
+from zoo.problems import Problem
 from zoo.schema import ColumnSpec, PopulationSpec
 from zoo.space import WeightSpace
 from zoo.store import PopulationWriter
@@ -39,8 +38,8 @@ class Plan:
         Members of the population, and those that are stored already.
     epochs
         Epochs per member.
-    num_parameters
-        Numbers per checkpoint.
+    num_parameters, num_checkpoints
+        Numbers per checkpoint, and checkpoints per member.
     bytes_needed
         Disk space that the tasks will take.
     """
@@ -50,6 +49,7 @@ class Plan:
     num_done: int
     epochs: int
     num_parameters: int
+    num_checkpoints: int
     bytes_needed: int
 
     @property
@@ -77,7 +77,8 @@ def population_spec(
     """Declare the population of a recipe.
 
     Besides ``seed`` and the recipe's hyper-parameters, members have ``lineage`` (their own id),
-    ``diverged`` and ``diverged_epoch`` (-1 for those that did not).
+    ``diverged`` and ``diverged_epoch`` (-1 for those that did not); members that fit a signal each
+    have ``signal``, and ``label`` where it is known what signals show.
     """
     identity = (
         ColumnSpec(name="seed", dtype="int64", role="identity", description="seed of all draws"),
@@ -104,8 +105,16 @@ def population_spec(
         environment=environment,
         num_members=recipe.num_members,
         checkpoints=recipe.checkpoints,
-        metrics=METRICS,
-        columns=(*identity, *varied, *results),
+        metrics=problem.metrics,
+        columns=(*identity, *_signal_columns(problem), *varied, *results),
+    )
+
+
+def _signal_columns(problem: Problem) -> tuple[ColumnSpec, ...]:
+    about = {"signal": "which signal the member fits", "label": "class of what the signal shows"}
+    return tuple(
+        ColumnSpec(name=name, dtype="int64", role="identity", description=about[name])
+        for name in problem.assign(np.arange(1))
     )
 
 
@@ -132,17 +141,7 @@ def make_plan(recipe: Recipe, writer: PopulationWriter, engine: Engine, *, worke
         num_members=recipe.num_members,
         num_done=done,
         epochs=recipe.epochs,
-        num_parameters=writer.spec.space.num_parameters,
+        num_parameters=writer.spec.weight_space.num_parameters,
+        num_checkpoints=len(recipe.checkpoints),
         bytes_needed=writer.bytes_needed(),
     )
-
-
-def check_space(plan: Plan, path: Path) -> None:
-    """Raise :class:`StoreError` unless the plan fits the disk that ``path`` is on."""
-    free = shutil.disk_usage(path).free
-    if plan.bytes_needed > free:
-        raise StoreError(
-            f"Expected {plan.bytes_needed / 2**20:,.1f} MiB of free disk space for {path}, got "
-            f"{free / 2**20:,.1f} MiB. Free some, choose another place by --out, or train fewer "
-            "--members; blocks that are stored already stay."
-        )

@@ -33,6 +33,9 @@ class Run:
         What trains.
     workers
         Processes; 1 trains in this one. By default one per processor.
+    ray
+        A Ray cluster that trains in place of processes of this one: ``local``, ``auto`` or an
+        address; see :func:`data_gen.cluster.find_cluster`.
     """
 
     recipe: Recipe
@@ -41,6 +44,7 @@ class Run:
     engine: str = "stacked"
     device: str = "cpu"
     workers: int | None = None
+    ray: str | None = None
 
     def make_engine(self) -> Engine:
         """Make the engine."""
@@ -62,17 +66,26 @@ def train_task(
     task: Task,
     progress: Progress,
 ) -> None:
-    """Train the members of some blocks in one call and write the blocks."""
-    members = np.concatenate([np.array(writer.members_of(block)) for block in task.blocks])
-    drawn = recipe.draw(members)
-    result = engine.train(recipe, problem, writer.spec.space, members, drawn, progress=progress)
+    """Train the members of some blocks in one call and write the blocks.
+
+    Blocks that are stored by now are left alone: a task may be tried again.
+    """
+    committed = writer.committed
+    blocks = [block for block in task.blocks if block not in committed]
+    if not blocks:
+        return
+    members = np.concatenate([np.array(writer.members_of(block)) for block in blocks])
+    drawn = recipe.draw(members) | problem.assign(members)
+    space = writer.spec.weight_space
+    result = engine.train(recipe, problem, space, members, drawn, progress=progress)
     columns = drawn | {
-        "lineage": members.astype(np.int64),
+        # Members that fit one signal are relatives: a split never parts them.
+        "lineage": drawn.get("signal", members.astype(np.int64)),
         "diverged": result.diverged,
         "diverged_epoch": result.diverged_epoch,
     }
     start = 0
-    for block in task.blocks:
+    for block in blocks:
         rows = slice(start, start + len(writer.members_of(block)))
         writer.write_block(
             block,

@@ -1,11 +1,14 @@
 """From a recipe to a stored population: plan, train block by block, resume where a run stopped."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import zoo
+from data_gen.cluster import LOCAL, find_cluster, train_on_ray
 from data_gen.environment import environment
-from data_gen.plan import Plan, check_space, identity_of, make_plan, population_spec, space_of
+from data_gen.plan import Plan, identity_of, make_plan, population_spec, space_of
+from data_gen.resources import check_memory, check_space
 from data_gen.run import Progress, Run, train_task
 from data_gen.workers import train_in_processes
 from zoo import problems
@@ -23,19 +26,32 @@ def prepare(run: Run) -> tuple[PopulationWriter, Plan, Problem]:
     ------
     StoreError
         If the target holds another recipe's population under that name, or the disk is too full.
+    MemoryNeededError
+        If the run would not fit the memory.
+    ClusterError
+        If there is no such Ray cluster.
     """
+    if run.ray is not None:
+        find_cluster(run.ray)
     problem = problems.load(run.recipe.problem, data=run.data)
     engine = run.make_engine()
     store = zoo.create(run.out, exist_ok=True)
     if run.recipe.name in store:
         writer = store.writer(run.recipe.name)
-        _check_same(writer, identity_of(run.recipe, problem), run)
+        _check_same(writer, identity_of(run.recipe, problem), run.out, engine.name)
     else:
-        about = environment(engine=run.engine, device=run.device, workers=run.num_workers)
+        about = environment(
+            engine=engine.name,
+            reason=str(getattr(engine, "reason", "") or f"--engine {run.engine}"),
+            device=run.device,
+            workers=run.num_workers,
+        )
         spec = population_spec(run.recipe, problem, space_of(run.recipe), environment=about)
         writer = store.create_population(spec)
     plan = make_plan(run.recipe, writer, engine, workers=run.num_workers)
     check_space(plan, run.out)
+    if run.ray in (None, LOCAL):
+        check_memory(plan, problem, workers=run.num_workers)
     return writer, plan, problem
 
 
@@ -53,22 +69,26 @@ def carry_out(
     stopped or killed at any moment is resumed by running it again.
     """
     report = progress or (lambda _: None)
-    if run.num_workers == 1 or len(plan.tasks) == 1:
+    if not plan.tasks:
+        pass
+    elif run.ray is not None:
+        train_on_ray(run, problem, plan.tasks, report)
+    elif run.num_workers == 1 or len(plan.tasks) == 1:
         engine = run.make_engine()
         for task in plan.tasks:
             train_task(run.recipe, engine, problem, writer, task, report)
-    elif plan.tasks:
+    else:
         train_in_processes(run, plan.tasks, report)
     writer.finish(seed=run.recipe.seed)
 
 
-def _check_same(writer: PopulationWriter, wanted: dict[str, Any], run: Run) -> None:
+def _check_same(writer: PopulationWriter, wanted: dict[str, Any], out: Path, engine: str) -> None:
     """Refuse to resume a population that another recipe, data set or engine began."""
     began = writer.spec.environment.get("engine")
-    if began != run.engine:
+    if began != engine:
         raise StoreError(
-            f"{run.out} already holds a population {writer.name!r} that engine {began!r} began; "
-            f"{run.engine!r} rounds otherwise. Resume it with --engine {began}, or choose another "
+            f"{out} already holds a population {writer.name!r} that engine {began!r} began; "
+            f"{engine!r} rounds otherwise. Resume it with --engine {began}, or choose another "
             "name by --name."
         )
     stored = writer.spec.recipe
@@ -82,7 +102,7 @@ def _check_same(writer: PopulationWriter, wanted: dict[str, Any], run: Run) -> N
         if key not in ("description", "source", *keys) and stored.get(key) != wanted.get(key)
     ]
     raise StoreError(
-        f"{run.out} already holds a population {writer.name!r} of another recipe or other data "
+        f"{out} already holds a population {writer.name!r} of another recipe or other data "
         f"({'; '.join(other) or 'the data differ'}). Resume it with the settings it began with, or "
         "choose another name by --name."
     )

@@ -9,12 +9,16 @@ from data_gen.distributions import Choice, LogUniform, Uniform
 from data_gen.engines import BlockResult
 from data_gen.recipe import Recipe
 from zoo.networks import CNNConfig, MLPConfig
-from zoo.problems import Problem, digits
+from zoo.problems import Problem, digits, image_signals
 
 MIXED: dict[str, Any] = {
     "learning_rate": LogUniform(1e-3, 1e-1),
-    "optimizer": Choice(("sgd", "adam", "adamw", "rmsprop")),
+    "optimizer": Choice(("sgd", "nesterov", "adam", "adamw", "rmsprop")),
     "momentum": Choice((0.0, 0.9)),
+    "schedule": Choice(("constant", "cosine", "one_cycle", "step")),
+    "warmup": Choice((0.0, 0.3)),
+    "clip_norm": Choice((0.0, 0.5)),
+    "temperature": Choice((0.5, 1.0)),
     "weight_decay": LogUniform(1e-5, 1e-2),
     "activation": Choice(("relu", "silu", "sigmoid")),
     "dropout": Choice((0.0, 0.3)),
@@ -41,6 +45,15 @@ def small_digits(*, images: bool = False, num_train: int = 83, num_test: int = 4
         test_inputs=whole.test_inputs[:num_test].view(shape),
         test_targets=whole.test_targets[:num_test],
         num_classes=10,
+    )
+
+
+def small_signals(num_signals: int = 5) -> Problem:
+    """Take a corner of a few digits as signals."""
+    whole = digits()
+    images = whole.train_inputs[:num_signals].view(-1, 8, 8)[:, :7, :5]
+    return image_signals(
+        images, whole.train_targets[:num_signals], name="corners", config={}, peak=1.0
     )
 
 

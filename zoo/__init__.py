@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from zoo.datasets import WeightBatch, ZooDataset
     from zoo.errors import ZooError, ZooWarning
     from zoo.space import WeightSpace
-    from zoo.store import Population, Zoo, create, open
+    from zoo.store import Members, Population, Zoo, concat, create, open
     from zoo.symmetry.trace import trace
 
 _HOME = {
+    "Members": "zoo.store",
     "Population": "zoo.store",
     "WeightBatch": "zoo.datasets",
     "WeightSpace": "zoo.space",
@@ -23,6 +24,7 @@ _HOME = {
     "ZooDataset": "zoo.datasets",
     "ZooError": "zoo.errors",
     "ZooWarning": "zoo.errors",
+    "concat": "zoo.store",
     "create": "zoo.store",
     "open": "zoo.store",
     "trace": "zoo.symmetry.trace",
@@ -30,6 +32,7 @@ _HOME = {
 
 __version__ = "0.1.0"
 __all__ = [
+    "Members",
     "Population",
     "WeightBatch",
     "WeightSpace",
@@ -38,6 +41,7 @@ __all__ = [
     "ZooDataset",
     "ZooError",
     "ZooWarning",
+    "concat",
     "create",
     "open",
     "trace",

@@ -7,7 +7,7 @@ options.
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
 from inspect import Parameter
 from typing import Any
@@ -19,10 +19,13 @@ VERBS = {
         "train a population into a zoo; resumes what was interrupted",
     ),
     "info": ("zoo.commands", "describe a zoo"),
-    "check": ("zoo.commands", "verify every stored byte of a zoo"),
+    "check": ("zoo.store.commands", "verify every stored byte of a zoo; --repair mends it"),
+    "publish": ("zoo.store.commands", "copy a finished zoo to S3 or a folder, verified"),
+    "split": ("zoo.commands", "freeze a split into train, validation and test"),
+    "repack": ("zoo.commands", "write a zoo again in another tier: hot, compact or archive"),
     "page": ("zoo.commands", "write a zoo as one self-contained HTML page"),
     "trace": ("zoo.commands", "find and prove the symmetries of a module"),
-    "convert": ("zoo.commands", "zoo to one HDF5 file, or back"),
+    "convert": ("zoo.convert.commands", "other people's networks to a zoo, or a zoo to a file"),
     "train": ("neural_functionals.commands", "train a network that reads weights"),
     "evaluate": ("neural_functionals.commands", "measure a trained network on a zoo"),
 }
@@ -72,14 +75,28 @@ def _parse(verb: str, command: Callable[..., Any], words: list[str]) -> dict[str
     leading: set[str | int] = {name for name in kinds if name not in options}
     parser.add_function_arguments(command, as_group=False, as_positional=True, skip=options)
     parser.add_function_arguments(command, as_group=False, as_positional=False, skip=leading)
-    values = parser.parse_args([_underscored(word) for word in words])
+    parameters = inspect.signature(command).parameters
+    flags = {name for name in kinds if parameters[name].annotation is bool}
+    spelled = [_underscored(word, kinds) for word in words]
+    values = parser.parse_args(list(_with_values(spelled, flags)))
     return {name: values[name] for name in kinds}
 
 
-def _underscored(word: str) -> str:
-    """Spell ``--input-shape`` as the parameter is spelled; values stay as they are."""
-    name, equals, value = word.partition("=")
-    return f"--{name[2:].replace('-', '_')}{equals}{value}" if word.startswith("--") else word
+def _with_values(words: list[str], flags: Collection[str]) -> Iterator[str]:
+    """Let ``--repair`` alone mean ``--repair=true``."""
+    for word, after in zip(words, [*words, ""][1:], strict=True):
+        alone = word.removeprefix("--") in flags and after not in ("true", "false")
+        yield f"{word}=true" if alone and word.startswith("--") else word
+
+
+def _underscored(word: str, known: Collection[str]) -> str:
+    """Spell ``--input-shape`` and ``--from`` as parameters are spelled; values stay as they are."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    spelled = name.replace("-", "_")
+    keyword = "_" if f"{spelled}_" in known else ""
+    return f"--{spelled}{keyword}{equals}{value}"
 
 
 def _overview() -> str:

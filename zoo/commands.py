@@ -1,4 +1,4 @@
-"""Commands about zoos and networks: ``zoo info``, ``check``, ``page`` and ``trace``."""
+"""Commands about zoos and networks: ``zoo info``, ``split``, ``repack``, ``page`` and ``trace``."""
 
 import sys
 from importlib import import_module
@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.errors import TraceError, ZooError, unknown_name
+from zoo.grouping import DEFAULT_FRACTIONS
+from zoo.layout import Tier
+from zoo.store import create as create_zoo
 from zoo.store import open as open_zoo
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def info(path: Path) -> None:
+def info(path: str) -> None:
     """Describe a zoo: populations, members, checkpoints, spaces, columns, splits, version.
 
     Parameters
@@ -39,58 +42,98 @@ def info(path: Path) -> None:
             )
 
 
-def check(path: Path) -> int:
-    """Verify every stored byte against checksums and ledger; list what is damaged or missing.
+def split(
+    path: Path,
+    name: str,
+    *,
+    population: str | None = None,
+    by: str | list[str] = "lineage",
+    validation: str | None = None,
+    test: str | None = None,
+    fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
+    seed: int = 0,
+) -> None:
+    """Freeze a split of a finished population into train, validation and test.
 
     Parameters
     ----------
     path
-        A zoo; it is not changed.
+        A zoo.
+    name
+        Name of the split; it never changes afterwards.
+    population
+        Which to split, where the zoo holds several.
+    by
+        One column, or several: members with equal values share a part. Relatives always do.
+    validation
+        SQL condition, such as "learning_rate > 0.01": the part is made of these members alone.
+    test
+        The same for the test part.
+    fractions
+        Shares of train, validation and test among the members that no condition takes.
+    seed
+        Seed of the shuffle.
     """
-    from zoo.store.check import check as run_check
-
-    report = run_check(path)
-    for population in report.populations:
-        print(
-            f"{population.name}: {population.blocks_committed} of {population.blocks_planned} "
-            f"blocks stored, {population.num_bytes / 2**20:.1f} MiB checked"
-        )
-        for damage in population.damaged:
-            print(f"  damaged {damage}")
-        for split, reason in population.splits:
-            print(f"  split {split!r}: {reason}")
-        for member, epoch in population.not_finite:
-            print(f"  member {member}, epoch {epoch}: weights are not finite")
-        if population.missing_members:
-            first, last = population.missing_members[0], population.missing_members[-1]
-            count = len(population.missing_members)
-            print(f"  {count} members not trained yet, between {first} and {last}")
-    if leftovers := [*report.orphans, *(o for p in report.populations for o in p.orphans)]:
-        print(f"{len(leftovers)} files of an interrupted writer (harmless): {leftovers[0]} ...")
-    print("everything stored is intact" if report.ok else "DAMAGED: do not trust what is listed")
-    return 0 if report.ok else 1
+    open_zoo(path)  # refuses what is no zoo; creating would make one in an empty folder
+    zoo = create_zoo(path, exist_ok=True)
+    if population is None and len(zoo.populations) > 1:
+        raise ZooError(f"Expected --population, one of: {', '.join(zoo.populations)}.")
+    writer = zoo.writer(population or "".join(zoo.populations))
+    writer.create_split(
+        name, seed=seed, fractions=fractions, by=by, validation=validation, test=test
+    )
+    split_population = zoo[writer.name]
+    parts = split_population.split(name)
+    print(f"split {name!r} of population {writer.name!r}, frozen")
+    for part, members in parts.items():
+        print(f"  {part:<12}{len(members):>10,} members")
+    left_out = split_population.num_members - sum(map(len, parts.values()))
+    if left_out:
+        print(f"  {'no part':<12}{left_out:>10,} members, outside of the regions but related")
 
 
-def convert(source: Path, target: Path) -> None:
-    """Turn a zoo into one HDF5 file, or such a file into a zoo.
+def repack(
+    source: str,
+    target: Path,
+    *,
+    tier: Tier,
+    populations: list[str] | None = None,
+    block_size: int = 0,
+) -> None:
+    """Write a finished zoo again in another tier; run again, it goes on where it was interrupted.
 
     Parameters
     ----------
     source
-        A zoo, or a file that ends in .h5 or .hdf5.
+        A zoo, here or elsewhere; it is not changed.
     target
-        The other of the two.
+        A new zoo.
+    tier
+        hot: float32, read fastest. compact: float16, half the size, rounded. archive: float32,
+        compressed, the same bits.
+    populations
+        Which to repack; all by default.
+    block_size
+        Members per block; as in the source by default, in an archive at least 64.
     """
-    from zoo.convert import from_hdf5, to_hdf5
+    from tqdm import tqdm
 
-    from_file, to_file = (path.suffix in (".h5", ".hdf5") for path in (source, target))
-    if from_file == to_file:
-        raise ZooError(
-            f"Expected one of source and target to end in .h5 or .hdf5, got {source} and {target}."
+    from zoo.store.upkeep.repack import repack as run_repack
+
+    with tqdm(unit="block", leave=False) as bar:
+
+        def show(name: str, block: int, num_blocks: int) -> None:
+            bar.total, bar.n = num_blocks, block
+            bar.set_description(name)
+
+        zoo = run_repack(
+            source,
+            target,
+            tier=tier,
+            populations=populations or (),
+            block_size=block_size,
+            progress=show,
         )
-    zoo = from_hdf5(source, target) if from_file else open_zoo(source)
-    if to_file:
-        to_hdf5(zoo, target)
     print(f"wrote {target}, dataset version {zoo.version}")
 
 
@@ -143,7 +186,7 @@ def trace(
     from zoo.symmetry import inert_tensors
     from zoo.symmetry import trace as trace_module
 
-    module, inputs = _made(factory, input_shape)
+    module, inputs = make_module(factory, input_shape)
     space = trace_module(module, *inputs, strict=strict)
     result = space.verify(module, *inputs)
     print(space.explain())
@@ -160,8 +203,8 @@ def trace(
     return 0 if result.passed else 1
 
 
-def _made(factory: str, input_shape: list[int] | None) -> "tuple[nn.Module, tuple[Any, ...]]":
-    """Call a factory; returns the module and its example inputs."""
+def make_module(factory: str, input_shape: list[int] | None) -> "tuple[nn.Module, tuple[Any, ...]]":
+    """Call a factory that a command named; returns the module and its example inputs."""
     import torch
 
     function = _function(factory)

@@ -6,25 +6,35 @@ the attributes of the population's Zarr group and is read back equal.
 
 import json
 import re
-from dataclasses import asdict, dataclass
-from math import log2
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
-from zoo.errors import InvalidConfigError, unknown_name
+import google_crc32c
+
+from zoo.errors import InvalidConfigError, WeightSpaceMismatchError, unknown_name
+from zoo.layout import TIERS, Architecture, Ragged, Source, Storage, check_json, default_block_size
 from zoo.space import WeightSpace
 
 FORMAT = "weight-zoo"
 FORMAT_VERSION = "1"
 FORMAT_KEY = "format"
 VERSION_KEY = "format_version"
+CHECKSUM = "crc32c"
 
 POPULATIONS = "populations"
 LEDGER = "_ledger"
+ASIDE = "_aside"
 TABLE = "table.parquet"
 WEIGHTS = "weights"
 MEMBER = "member"
 CHECKPOINT = "checkpoint"
 PARAMETER = "parameter"
+BLOCK = "block"
+VALUE = "value"
+OFFSET = "offset"
+ARCHITECTURE = "architecture"
+ARCHITECTURES = "architectures"
+SPACES = "spaces"
 METRICS = "metrics"
 COLUMNS = "columns"
 SPLITS = "splits"
@@ -37,10 +47,6 @@ DIVERGED = "diverged"
 REQUIRED_COLUMNS = (SEED, LINEAGE, DIVERGED)
 PARTS = ("train", "validation", "test")
 DEFAULT_SPLIT = "default"
-
-CHUNK_BYTES = 4 * 2**20
-MIN_BLOCK, MAX_BLOCK = 16, 4096
-BLOCKS_WANTED = 8
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -107,9 +113,9 @@ class PopulationSpec:
     name
         Name of its group; letters, digits, dot, dash and underscore.
     space
-        Weight space of every member.
+        Weight space of every member; or the rows of a ragged population.
     network
-        What ``zoo.networks.build`` takes, JSON.
+        What ``zoo.networks.build`` takes, JSON; fields that all architectures share when ragged.
     network_columns
         Columns whose value overrides the field of the same name in ``network``, member by member.
     problem
@@ -127,7 +133,11 @@ class PopulationSpec:
     columns
         One value per member each; ``seed``, ``lineage`` and ``diverged`` are among them.
     block_size
-        Members per block; 0 takes :func:`default_block_size`.
+        Members per block; 0 takes :func:`default_block_size`, or that of the ragged rows.
+    storage
+        How weights lie on disk; the hot tier by default.
+    sources
+        What it was repacked from, the original first; empty when it is an original.
 
     Raises
     ------
@@ -136,7 +146,7 @@ class PopulationSpec:
     """
 
     name: str
-    space: WeightSpace
+    space: WeightSpace | Ragged
     network: dict[str, Any]
     network_columns: tuple[str, ...]
     problem: dict[str, Any]
@@ -147,16 +157,41 @@ class PopulationSpec:
     metrics: tuple[str, ...]
     columns: tuple[ColumnSpec, ...]
     block_size: int = 0
+    storage: Storage = TIERS["hot"]
+    sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
         check_name("population", self.name)
         self._check_table()
         self._check_shape()
         for field in ("network", "problem", "recipe", "environment"):
-            _check_json(field, getattr(self, field))
+            check_json(field, getattr(self, field))
         if self.block_size == 0:
-            size = default_block_size(self.num_members, self.space.num_parameters)
-            object.__setattr__(self, "block_size", size)
+            object.__setattr__(self, "block_size", self._default_block_size())
+
+    @property
+    def weight_space(self) -> WeightSpace:
+        """Weight space of every member.
+
+        Raises
+        ------
+        WeightSpaceMismatchError
+            If members have different ones.
+        """
+        if isinstance(self.space, Ragged):
+            raise WeightSpaceMismatchError(
+                f"Expected one weight space for all members of population {self.name!r}, got "
+                f"{len(self.space.architectures)} architectures. Take its parts from "
+                "`population.by_architecture()`, or `population.vectors(...)` for mixed members."
+            )
+        return self.space
+
+    @property
+    def row_length(self) -> int:
+        """Numbers in a row of the array ``weights``: of a member, or of a block when ragged."""
+        if isinstance(self.space, Ragged):
+            return self.space.row_length
+        return self.space.num_parameters
 
     @property
     def num_blocks(self) -> int:
@@ -179,29 +214,46 @@ class PopulationSpec:
 
     def to_attributes(self) -> dict[str, Any]:
         """Return the attributes of the population's group, plain JSON."""
-        plain = {
-            field: value for field, value in vars(self).items() if field not in ("name", "space")
-        }
+        apart = ("name", "space", "storage", "sources")
+        plain = {field: value for field, value in vars(self).items() if field not in apart}
         plain["columns"] = [asdict(column) for column in self.columns]
-        plain["space"] = json.loads(self.space.to_json())
+        if isinstance(self.space, Ragged):
+            plain[ARCHITECTURES] = [asdict(each) for each in self.space.architectures]
+            plain["row_length"] = self.space.row_length
+        else:
+            plain["space"] = json.loads(self.space.to_json())
         plain["space_fingerprint"] = self.space.fingerprint
-        return dict(json.loads(json.dumps(plain)))
+        if self.storage != TIERS["hot"]:
+            plain["storage"] = asdict(self.storage)
+        if self.sources:
+            plain["sources"] = [asdict(source) for source in self.sources]
+        plain = dict(json.loads(json.dumps(plain)))
+        return plain | {CHECKSUM: checksum(plain)}
 
     @classmethod
     def from_attributes(cls, name: str, attributes: dict[str, Any]) -> Self:
-        """Restore a spec from the attributes of its group.
+        """Restore a spec from the attributes of its group; those it does not know are ignored.
 
         Raises
         ------
         InvalidConfigError
-            If the weight space is not the one that was written.
+            If the attributes, or the weight space, are not what was written.
         """
-        raw = {key: value for key, value in attributes.items() if key != "space_fingerprint"}
-        raw["space"] = WeightSpace.from_json(json.dumps(raw["space"]))
+        body = {key: value for key, value in attributes.items() if key != CHECKSUM}
+        if attributes.get(CHECKSUM) != checksum(body):
+            raise InvalidConfigError(
+                f"Expected attributes of checksum {attributes.get(CHECKSUM)} in population "
+                f"{name!r}, got {checksum(body)}: they were altered."
+            )
+        known = {field.name for field in fields(cls)} - {"name"}
+        raw = {key: value for key, value in attributes.items() if key in known}
+        raw["space"] = _space_from(attributes)
         raw["columns"] = tuple(
             ColumnSpec(**{**column, "categories": tuple(column["categories"])})
             for column in raw["columns"]
         )
+        raw["storage"] = Storage(**attributes.get("storage", {}))
+        raw["sources"] = tuple(Source(**each) for each in attributes.get("sources", ()))
         for field in ("network_columns", "checkpoints", "metrics"):
             raw[field] = tuple(raw[field])
         spec = cls(name=name, **raw)
@@ -223,7 +275,9 @@ class PopulationSpec:
                 f"Expected distinct names of columns and metrics in population {self.name!r}, "
                 f"got {', '.join(twice)} twice ({MEMBER!r} and {POPULATION!r} are taken)."
             )
-        absent = [name for name in (*REQUIRED_COLUMNS, *self.network_columns) if name not in names]
+        required = [*REQUIRED_COLUMNS, *self.network_columns]
+        required += [ARCHITECTURE] if isinstance(self.space, Ragged) else []
+        absent = [name for name in required if name not in names]
         if absent:
             raise InvalidConfigError(
                 f"Expected columns {', '.join(absent)} in population {self.name!r}, "
@@ -238,19 +292,27 @@ class PopulationSpec:
                 f"{self.name!r}, got {self.num_members} members, blocks of {self.block_size} and "
                 f"checkpoints {self.checkpoints}."
             )
+        if isinstance(self.space, Ragged) and self.block_size not in (0, self.space.block_size):
+            raise InvalidConfigError(
+                f"Expected blocks of {self.space.block_size} members in population {self.name!r}, "
+                f"as its rows were planned, got {self.block_size}. Plan the rows again."
+            )
+
+    def _default_block_size(self) -> int:
+        if isinstance(self.space, Ragged):
+            return self.space.block_size
+        itemsize = self.storage.itemsize
+        return default_block_size(self.num_members, self.row_length, itemsize=itemsize)
 
 
-def default_block_size(num_members: int, num_parameters: int, *, itemsize: int = 4) -> int:
-    """Return the members per block: chunks of about 4 MiB, yet at least eight blocks to share out.
+def checksum(body: dict[str, Any]) -> str:
+    """Return the CRC32C of JSON with sorted keys and no blanks, eight hexadecimal digits.
 
-    A power of two in 16 ... 4096.
-
-    >>> default_block_size(10_000, 5_018), default_block_size(512, 5_018)
-    (256, 64)
+    >>> checksum({"b": 1, "a": [2]}) == checksum({"a": [2], "b": 1})
+    True
     """
-    ideal = 2 ** round(log2(CHUNK_BYTES / (itemsize * max(num_parameters, 1))))
-    shared = 2 ** int(log2(max(num_members / BLOCKS_WANTED, 1)))
-    return int(min(max(ideal, MIN_BLOCK), MAX_BLOCK, max(MIN_BLOCK, shared)))
+    text = json.dumps(body, separators=(",", ":"), sort_keys=True)
+    return f"{google_crc32c.value(text.encode()):08x}"
 
 
 def check_name(kind: str, name: str) -> None:
@@ -262,15 +324,19 @@ def check_name(kind: str, name: str) -> None:
         )
 
 
-def _check_json(field: str, value: object) -> None:
-    try:
-        same = json.loads(json.dumps(value, allow_nan=False)) == value
-    except (TypeError, ValueError) as error:
-        raise InvalidConfigError(
-            f"Expected {field} to be plain JSON without NaN or infinity: {error}."
-        ) from error
-    if not same:
-        raise InvalidConfigError(
-            f"Expected {field} to be plain JSON that reads back equal (lists, not tuples; string "
-            f"keys), got {value!r}."
-        )
+def _space_from(attributes: dict[str, Any]) -> WeightSpace | Ragged:
+    if ARCHITECTURES not in attributes:
+        return WeightSpace.from_json(json.dumps(attributes["space"]))
+    return Ragged(
+        architectures=tuple(Architecture(**each) for each in attributes[ARCHITECTURES]),
+        block_size=attributes["block_size"],
+        row_length=attributes["row_length"],
+    )
+
+
+ARCHITECTURE_COLUMN = ColumnSpec(
+    name=ARCHITECTURE,
+    dtype="int64",
+    role="identity",
+    description="position in the population's list of architectures",
+)

@@ -13,12 +13,13 @@ from math import lgamma, log, prod
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from zoo.errors import WeightSpaceMismatchError, unknown_name
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from zoo.symmetry.act import Action
     from zoo.symmetry.verify import Verification
 
@@ -306,7 +307,7 @@ class WeightSpace:
                 return scaling
         raise unknown_name("scaling", name, (scaling.name for scaling in self.scalings))
 
-    def flatten(self, state_dict: Mapping[str, Tensor]) -> Tensor:
+    def flatten(self, state_dict: "Mapping[str, Tensor]") -> "Tensor":
         """Lay a state dict out as one vector.
 
         Parameters
@@ -324,6 +325,8 @@ class WeightSpace:
         WeightSpaceMismatchError
             If a tensor is missing or has another shape.
         """
+        import torch
+
         parts = []
         for tensor in self.tensors:
             if tensor.name not in state_dict:
@@ -343,7 +346,7 @@ class WeightSpace:
             parts.append(value.reshape(*value.shape[: value.ndim - rank], tensor.numel))
         return torch.cat(parts, dim=-1)
 
-    def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
+    def unflatten(self, vector: "Tensor") -> "dict[str, Tensor]":
         """Cut a flat vector ``[..., P]`` into views, per tensor ``[..., *shape]``."""
         self.check_vector(vector)
         return {
@@ -353,12 +356,12 @@ class WeightSpace:
             for tensor in self.tensors
         }
 
-    def state_dict(self, vector: Tensor) -> dict[str, Tensor]:
+    def state_dict(self, vector: "Tensor") -> "dict[str, Tensor]":
         """Like :meth:`unflatten`, with aliases of tied tensors: what ``load_state_dict`` takes."""
         tensors = self.unflatten(vector)
         return tensors | {alias: tensors[name] for alias, name in self.tied}
 
-    def check_vector(self, vector: Tensor) -> None:
+    def check_vector(self, vector: "Tensor") -> None:
         """Raise :class:`WeightSpaceMismatchError` unless the last axis has ``P`` entries."""
         if vector.ndim == 0 or vector.shape[-1] != self.num_parameters:
             raise WeightSpaceMismatchError(
@@ -368,25 +371,25 @@ class WeightSpace:
 
     # ---- symmetry -----------------------------------------------------------------------------
     def sample(
-        self, generator: torch.Generator, *, groups: tuple[str, ...] | None = None
+        self, generator: "torch.Generator", *, groups: tuple[str, ...] | None = None
     ) -> "Action":
         """Draw a uniformly random relabelling; see :func:`zoo.symmetry.act.sample`."""
         from zoo.symmetry.act import sample
 
         return sample(self, generator, groups=groups)
 
-    def act(self, action: "Action", vector: Tensor) -> Tensor:
+    def act(self, action: "Action", vector: "Tensor") -> "Tensor":
         """Apply a relabelling to weights ``[..., P]``; see :class:`zoo.symmetry.act.Action`."""
         self.check_vector(vector)
         return action(vector)
 
-    def verify(self, module: torch.nn.Module, *inputs: Any) -> "Verification":
+    def verify(self, module: "torch.nn.Module", *inputs: Any) -> "Verification":
         """Prove numerically that every group keeps the function; see :mod:`zoo.symmetry.verify`."""
         from zoo.symmetry.verify import verify
 
         return verify(self, module, *inputs)
 
-    def canonical(self, vector: Tensor) -> Tensor:
+    def canonical(self, vector: "Tensor") -> "Tensor":
         """Relabel weights ``[..., P]`` to the same bits for every relabelling of a network."""
         from zoo.symmetry.canonical import canonical
 

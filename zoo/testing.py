@@ -3,7 +3,7 @@
 Every number is a function of (seed, member), so any block can be made again, in any order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from os import PathLike
@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.schema import ColumnSpec, PopulationSpec
+from zoo.layout import Architecture, Ragged
+from zoo.schema import ARCHITECTURE, ARCHITECTURE_COLUMN, ColumnSpec, PopulationSpec
 from zoo.space import WeightSpace
 from zoo.store import PopulationWriter, Zoo, create
 
@@ -37,13 +38,13 @@ TINY_COLUMNS = (
 TINY_METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
-@cache
+RAGGED_HIDDEN = ((3, 5), (7,), (2, 3, 5))
+"""Hidden widths of the architectures of a ragged population."""
+
+
 def tiny_space() -> WeightSpace:
     """Return the weight space of ``TINY_NETWORK``: 4, 3, 5 and 2 units wide."""
-    from zoo.networks import build, example_input
-    from zoo.symmetry import trace
-
-    return trace(build(TINY_NETWORK), example_input(TINY_NETWORK))
+    return _space_of(tuple(TINY_NETWORK["hidden"]))
 
 
 def tiny_spec(**changes: Any) -> PopulationSpec:
@@ -74,7 +75,7 @@ def tiny_block(
     fall with it. Diverged members have NaN weights and metrics at the last checkpoint.
     """
     count = len(spec.checkpoints)
-    weights = np.empty((len(members), count, spec.space.num_parameters), dtype=np.float32)
+    weights = np.empty((len(members), count, spec.weight_space.num_parameters), dtype=np.float32)
     columns: dict[str, list[Any]] = {column.name: [] for column in spec.columns}
     accuracy = np.empty((len(members), count), dtype=np.float32)
     for row, member in enumerate(members):
@@ -127,6 +128,84 @@ def write_tiny_block(
     """Make and commit one block."""
     arrays = tiny_block(writer.spec, writer.members_of(block), seed=seed, diverged=diverged)
     writer.write_block(block, **arrays)
+
+
+def ragged_spaces() -> tuple[WeightSpace, ...]:
+    """Return the weight spaces of ``RAGGED_HIDDEN``."""
+    return tuple(_space_of(hidden) for hidden in RAGGED_HIDDEN)
+
+
+def ragged_spec(of_member: Sequence[int] | None = None, **changes: Any) -> PopulationSpec:
+    """Return the spec of a ragged population: perceptrons of three shapes, in blocks of 16.
+
+    Parameters
+    ----------
+    of_member
+        Each member's shape; 40 members that take turns by default.
+    **changes
+        Fields of the spec, and ``block_size``.
+    """
+    members = [member % 3 for member in range(40)] if of_member is None else list(of_member)
+    architectures = [
+        Architecture(
+            network={"hidden": list(hidden)},
+            space=space.fingerprint,
+            num_parameters=space.num_parameters,
+        )
+        for hidden, space in zip(RAGGED_HIDDEN, ragged_spaces(), strict=True)
+    ]
+    ragged = Ragged.plan(architectures, members, block_size=changes.pop("block_size", 16))
+    network = {key: value for key, value in TINY_NETWORK.items() if key != "hidden"}
+    fields = {"name": "ragged", "space": ragged, "network": network, "num_members": len(members)}
+    columns = (*TINY_COLUMNS, ARCHITECTURE_COLUMN)
+    return tiny_spec(**fields | {"columns": columns, "block_size": 0} | changes)
+
+
+def ragged_block(
+    spec: PopulationSpec, of_member: Mapping[int, int], *, seed: int = 0
+) -> dict[str, Any]:
+    """Make the arrays of some members, given with their shapes, for ``write_block``.
+
+    Each is what :func:`tiny_block` makes of it in a population of its own shape.
+    """
+    own = [tiny_spec(space=space, checkpoints=spec.checkpoints) for space in ragged_spaces()]
+    made = [tiny_block(own[shape], [member], seed=seed) for member, shape in of_member.items()]
+    columns = {name: [each["columns"][name][0] for each in made] for name in made[0]["columns"]}
+    return {
+        "weights": [each["weights"][0] for each in made],
+        "metrics": {
+            name: np.concatenate([each["metrics"][name] for each in made]) for name in spec.metrics
+        },
+        "columns": columns | {ARCHITECTURE: list(of_member.values())},
+    }
+
+
+def ragged_population(
+    path: str | PathLike[str],
+    *,
+    of_member: Sequence[int] | None = None,
+    seed: int = 0,
+    **changes: Any,
+) -> Zoo:
+    """Write a finished ragged population and return its zoo; see :func:`ragged_spec`."""
+    spec = ragged_spec(of_member, **changes)
+    members = [member % 3 for member in range(40)] if of_member is None else of_member
+    zoo = create(path, exist_ok=True)
+    writer = zoo.create_population(spec, spaces=ragged_spaces())
+    for block in range(writer.num_blocks):
+        shapes = {member: members[member] for member in writer.members_of(block)}
+        writer.write_block(block, **ragged_block(spec, shapes, seed=seed))
+    writer.finish()
+    return zoo
+
+
+@cache
+def _space_of(hidden: tuple[int, ...]) -> WeightSpace:
+    from zoo.networks import build, example_input
+    from zoo.symmetry import trace
+
+    network = TINY_NETWORK | {"hidden": list(hidden)}
+    return trace(build(network), example_input(network))
 
 
 def _columns(rng: np.random.Generator, member: int, *, is_diverged: bool) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """One stack of members on its way from initialisation to the last epoch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,12 @@ from torch import Tensor
 from data_gen.engines.evaluation import Evaluator
 from data_gen.engines.execution import StackedProgram, sections_of
 from data_gen.engines.graph import Program
-from data_gen.engines.initialisation import initialise
-from data_gen.engines.members import BlockResult, Samples, noisy_targets
+from data_gen.engines.losses import loss_slope
+from data_gen.engines.members import BlockResult, Samples, initial_vector, noisy_targets
 from data_gen.engines.operators import Stack
-from data_gen.engines.optim import FlatOptimizer
+from data_gen.engines.optim import FlatOptimizer, clip
+from data_gen.engines.replay import Replay
+from data_gen.engines.schedules import rate_factors
 from data_gen.recipe import Recipe
 from data_gen.streams import Purpose, stream
 from zoo.problems import Problem
@@ -34,6 +36,7 @@ class Job:
     space: WeightSpace
     settings: Mapping[str, np.ndarray]
     samples: list[Samples]
+    signals: Sequence[int | None]
     result: BlockResult
     programs: Callable[[str], tuple[Program, Program]]
     progress: Callable[[float], None]
@@ -96,13 +99,7 @@ class Chunk:
         job, settings = self._job, self._job.settings
         self._slots = slots
         vectors = {
-            k: initialise(
-                job.space,
-                job.samples[k].seed,
-                scheme=settings["init"][k],
-                scale=settings["init_scale"][k],
-                std=settings["init_std"][k],
-            )
+            k: initial_vector(job.recipe, job.space, settings, k)
             for k in dict.fromkeys(slots.tolist())
         }
         whole = torch.from_numpy(np.stack([vectors[k] for k in slots.tolist()])).to(job.device)
@@ -123,15 +120,19 @@ class Chunk:
         self._num_steps = np.array([job.samples[k].steps for k in slots], dtype=np.int64)
         self._batches = [np.zeros((0, 0), dtype=np.int64)] * len(slots)
         self._draws: list[np.random.Generator | None] = [None] * len(slots)
-        self._own_targets = self._noisy_targets()
+        self._own_targets = self._targets_by_slot()
         self._prepare()
 
-    def _noisy_targets(self) -> Tensor | None:
-        """Return every slot's labels ``[N, n]``, or ``None`` where all see the true ones."""
+    def _targets_by_slot(self) -> Tensor | None:
+        """Return every slot's targets ``[N, n, ...]``, or ``None`` where all see the same."""
+        problem = self._job.problem
+        if problem.num_signals:
+            signals = [self._job.signals[k] for k in self._slots.tolist()]
+            return torch.stack([problem.targets_of(each) for each in signals]).to(self._job.device)
         noise = self._job.settings["label_noise"][self._slots]
         if not (noise > 0).any():
             return None
-        targets, classes = self._job.problem.train_targets.numpy(), self._job.problem.num_classes
+        targets, classes = problem.train_targets.numpy(), problem.num_classes
         rows = [
             noisy_targets(targets, classes, self._job.samples[k].seed, float(part))
             for k, part in zip(self._slots, noise, strict=True)
@@ -160,6 +161,9 @@ class Chunk:
     def _prepare(self) -> None:
         """Make what depends on the slots alone: program, views of the weights, dropout scales."""
         job = self._job
+        self._whole: Tensor | None = None
+        self._taken: tuple[Tensor, Tensor] | None = None
+        self._replay: Replay | None = None
         kinds = sections_of([job.activation(k) for k in self._slots.tolist()])
         self._program = StackedProgram([(job.programs(kind)[0], count) for kind, count in kinds])
         self._gradients = torch.zeros_like(self._weights)
@@ -170,6 +174,16 @@ class Chunk:
         self._dropout = job.settings.get("dropout", np.zeros(len(job.samples)))[self._slots]
         self._dropout_rate = _column(self._dropout, job.device)
         self._dropout_scale = _column(1 / (1 - self._dropout), job.device)
+        self._rows = torch.arange(len(self._slots), device=job.device)[:, None]
+        temperature = self._varied("temperature")
+        self._temperature = None if temperature is None else temperature[:, None, None]
+        self._limits = self._varied("clip_norm")
+
+    def _varied(self, name: str) -> Tensor | None:
+        """Return a hyper-parameter by slot ``[N]``; ``None`` if the recipe leaves it alone."""
+        if name not in self._job.recipe.hyperparameters:
+            return None
+        return _column(self._job.settings[name][self._slots], self._job.device)
 
     def _views(self, rows: Tensor, tensors: list[TensorSpec]) -> list[tuple[str, Tensor]]:
         start, views = 0, []
@@ -186,7 +200,8 @@ class Chunk:
                 self._batches[slot] = self._batches[0]
                 continue
             samples, epoch = self._job.samples[self._slots[slot]], int(self._epoch[slot])
-            self._batches[slot] = samples.epoch(epoch)
+            if epoch == 0 or not samples.is_whole:
+                self._batches[slot] = samples.epoch(epoch)
             if self._dropout[slot] > 0:
                 self._draws[slot] = stream(samples.seed, Purpose.DROPOUT, epoch)
 
@@ -215,12 +230,15 @@ class Chunk:
     def _record(self, rows: np.ndarray) -> list[int]:
         """Keep checkpoints of members that have one now; returns the rows that have diverged."""
         recipe, diverged = self._job.recipe, []
-        rows = rows[np.isin(self._epoch[rows], recipe.checkpoints)]
+        rows = np.array([row for row in rows if self._epoch[row] in recipe.checkpoints], dtype=int)
         if not len(rows):
             return []
         vectors = self._vectors(rows)
         kinds = [self._job.activation(k) for k in self._slots[rows].tolist()]
-        metrics = self._evaluator.measure(vectors, kinds, fixed_size=self._fixed_size)
+        signals = [self._job.signals[k] for k in self._slots[rows].tolist()]
+        metrics = self._evaluator.measure(
+            vectors, kinds, signals=signals, fixed_size=self._fixed_size
+        )
         plain = vectors.cpu().numpy()
         for place, row in enumerate(rows):
             own = {name: float(values[place]) for name, values in metrics.items()}
@@ -237,42 +255,86 @@ class Chunk:
     # ---- steps --------------------------------------------------------------------------------
     def _train(self, count: int) -> None:
         """Let every member take its next ``count`` steps."""
+        factors, samples = self._rate_factors(count), self._next_samples(count)
+        for step in range(count):
+            self._optimizer.advance(None if factors is None else factors[:, step])
+            self._step(samples[:, step])
+        self._step_in_epoch += count
+
+    def _next_samples(self, count: int) -> Tensor:
+        """Return the indices ``[N, count, batch]`` of the next steps' samples."""
+        if self._whole is not None:
+            return self._whole
         chosen = np.stack(
             [
                 batches[start : start + count]
                 for batches, start in zip(self._batches, self._step_in_epoch, strict=True)
             ]
         )
-        indices = torch.from_numpy(chosen).to(self._job.device)
-        for step in range(count):
-            self._step(indices[:, step])
-        self._step_in_epoch += count
+        samples = torch.from_numpy(chosen).to(self._job.device)
+        if all(self._job.samples[k].is_whole for k in self._slots):
+            self._whole, self._taken = samples, self._take(samples[:, 0])
+        return samples
 
-    def _step(self, indices: Tensor) -> None:
-        """Take one step with the samples ``[N, batch]``."""
-        indices = indices.contiguous()
-        members, batch = indices.shape
-        inputs = self._inputs.index_select(0, indices.flatten()).view(
-            members, batch, *self._inputs.shape[1:]
-        )
-        targets = self._take_targets(indices)
+    def _take(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Gather samples ``[N, batch]``: inputs and targets, ``[N, batch, ...]`` each."""
+        if self._taken is not None:
+            return self._taken
+        samples = samples.contiguous()
+        inputs = self._inputs.index_select(0, samples.flatten())
+        return inputs.view(*samples.shape, *self._inputs.shape[1:]), self._take_targets(samples)
+
+    def _rate_factors(self, count: int) -> np.ndarray | None:
+        """Return what learning rates are multiplied by in the next steps ``[N, count]``."""
+        job, settings = self._job, self._job.settings
+        if not {"schedule", "warmup"} & set(job.recipe.hyperparameters):
+            return None
+        done = self._epoch * self._num_steps + self._step_in_epoch
+        rows = [
+            rate_factors(
+                str(settings["schedule"][k]),
+                np.arange(start, start + count),
+                job.recipe.epochs * job.samples[k].steps,
+                warmup=float(settings["warmup"][k]),
+            )
+            for k, start in zip(self._slots, done, strict=True)
+        ]
+        return np.stack(rows)
+
+    def _step(self, samples: Tensor) -> None:
+        """Take one step with the samples ``[N, batch]``; on a GPU from a recording if possible."""
+        if self._job.device.type != "cuda" or (self._dropout > 0).any():
+            self._change(samples)
+            return
+        if self._replay is None:
+            state = [self._weights, self._states, *self._optimizer.state]
+            self._replay = Replay(self._change, samples, state)
+        self._replay(samples)
+
+    def _change(self, samples: Tensor) -> None:
+        """Change weights, optimiser and buffers by one step."""
+        inputs, targets = self._take(samples)
         dropout = self._mask if (self._dropout > 0).any() else None
         tensors = self._leaves | dict(self._views(self._states, self._buffers))
-        logits, updates = self._program(tensors, inputs, Stack(batch, dropout))
-        slope = torch.softmax(logits.detach(), -1)
-        slope.scatter_add_(
-            2, targets[..., None], slope.new_full((1, 1, 1), -1).expand(members, batch, 1)
+        stack = Stack(inputs.shape[1], dropout)
+        outputs, updates = self._program(tensors, inputs, stack)
+        slope = loss_slope(
+            self._job.problem, outputs.detach(), targets, temperature=self._temperature
         )
-        gradients = torch.autograd.grad(logits, list(self._leaves.values()), slope.div_(batch))
+        gradients = torch.autograd.grad(outputs, list(self._leaves.values()), slope)
         with torch.no_grad():
             self._gather_gradients(gradients)
-            self._optimizer.step(self._weights, self._gradients)
+            if self._limits is not None:
+                clip(self._gradients, self._limits)
+            self._optimizer.update(self._weights, self._gradients)
             self._update_states(updates)
 
     def _take_targets(self, indices: Tensor) -> Tensor:
         if self._own_targets is None:
             return self._targets.index_select(0, indices.flatten()).view(indices.shape)
-        return self._own_targets.gather(1, indices)
+        if self._own_targets.ndim == 2:
+            return self._own_targets.gather(1, indices)
+        return self._own_targets[self._rows, indices]
 
     def _gather_gradients(self, gradients: tuple[Tensor, ...]) -> None:
         parts = [gradient.flatten(1) for gradient in gradients]

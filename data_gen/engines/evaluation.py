@@ -1,6 +1,6 @@
 """Metrics of a stack of members."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from data_gen.engines.graph import Program
 from data_gen.engines.operators import Stack
 from data_gen.recipe import Recipe
 from zoo.networks import build, to_dict
-from zoo.problems import Problem, score
+from zoo.problems import SIGNAL_METRICS, Problem, score, score_signals
 from zoo.space import WeightSpace
 
 _SAMPLES = 500
@@ -52,6 +52,7 @@ class Evaluator:
     ) -> None:
         self._recipe, self._space, self._programs = recipe, space, programs
         self._device = device
+        self._problem = problem
         self._parts = {
             "train": problem.train_probe,
             "test": (problem.test_inputs, problem.test_targets),
@@ -59,9 +60,14 @@ class Evaluator:
         self._modules: dict[str, nn.Module] = {}
 
     def measure(
-        self, vectors: Tensor, activations: list[str], *, fixed_size: int | None
+        self,
+        vectors: Tensor,
+        activations: list[str],
+        *,
+        signals: Sequence[int | None],
+        fixed_size: int | None,
     ) -> dict[str, Tensor]:
-        """Compute the metrics of :data:`zoo.problems.METRICS`, ``[n]`` each.
+        """Compute the problem's metrics, ``[n]`` each.
 
         Parameters
         ----------
@@ -69,6 +75,8 @@ class Evaluator:
             ``[n, P]``.
         activations
             Per member, neighbours alike where possible.
+        signals
+            Per member which signal it fits, ``None`` where the problem has none.
         fixed_size
             Members per pass; ``None`` takes all at once.
         """
@@ -76,12 +84,17 @@ class Evaluator:
         measured: dict[str, list[Tensor]] = {}
         for start in range(0, len(vectors), size):
             own, kinds = vectors[start : start + size], activations[start : start + size]
-            for name, values in self._measure_pass(own, kinds, size).items():
+            measuring = self._measure_pass(own, kinds, signals[start : start + size], size)
+            for name, values in measuring.items():
                 measured.setdefault(name, []).append(values)
         return {name: torch.cat(values) for name, values in measured.items()}
 
     def _measure_pass(
-        self, vectors: Tensor, activations: list[str], size: int
+        self,
+        vectors: Tensor,
+        activations: list[str],
+        signals: Sequence[int | None],
+        size: int,
     ) -> dict[str, Tensor]:
         ghosts = size - len(vectors)
         rows = padded_rows(len(vectors) + ghosts, vectors.shape[1], vectors.device)
@@ -89,6 +102,8 @@ class Evaluator:
         kinds = sections_of([*activations, *[activations[0]] * ghosts])
         program = StackedProgram([(self._programs(kind)[1], count) for kind, count in kinds])
         tensors = self._space.unflatten(rows)
+        if self._problem.num_signals:
+            return self._fit(program, tensors, signals)
         measured = {}
         for part, (inputs, targets) in self._parts.items():
             logits = self._logits(program, tensors, inputs)[: len(vectors)]
@@ -97,11 +112,19 @@ class Evaluator:
             measured[f"{part}_loss"], measured[f"{part}_accuracy"] = loss, accuracy
         return measured
 
+    def _fit(
+        self, program: StackedProgram, tensors: dict[str, Tensor], signals: Sequence[int | None]
+    ) -> dict[str, Tensor]:
+        outputs = self._logits(program, tensors, self._problem.train_inputs)[: len(signals)]
+        targets = torch.stack([self._problem.targets_of(signal) for signal in signals])
+        values = score_signals(outputs, targets, peak=self._problem.peak)
+        return dict(zip(SIGNAL_METRICS, values, strict=True))
+
     @torch.no_grad()
     def _logits(
         self, program: StackedProgram, tensors: dict[str, Tensor], inputs: Tensor
     ) -> Tensor:
-        """Compute logits ``[N, samples, classes]`` on the CPU."""
+        """Compute outputs ``[N, samples, ...]`` on the CPU."""
         members = len(next(iter(tensors.values())))
         parts = []
         for batch in torch.split(inputs.to(self._device), _SAMPLES):

@@ -1,7 +1,8 @@
 """The graph of a network, as the stacked engine runs it: once for a stack of members at a time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,11 +10,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
-from data_gen.engines.operators import (
-    is_batched,
-    is_elementwise,
-    is_heavy,
-)
+from data_gen.engines.operators import EXAMPLE_BATCH, aten, is_batched, is_elementwise
 from zoo.errors import TraceError
 from zoo.symmetry.export import export
 
@@ -53,17 +50,15 @@ class Program:
         Value of the network's output.
     updates
         Per buffer, the value it has after the step.
+    footprint
+        Numbers that a sample's intermediates take.
     """
 
     inputs: tuple[str | None, ...]
     calls: tuple[Call, ...]
     output: Ref
     updates: tuple[tuple[str, Ref], ...]
-
-    @property
-    def is_heavy(self) -> bool:
-        """Whether small stacks serve it best, since few members fill the cache."""
-        return any(is_heavy(call.target) for call in self.calls)
+    footprint: int = field(compare=False)
 
     @property
     def is_batched(self) -> bool:
@@ -100,6 +95,34 @@ def capture(module: nn.Module, example: Tensor, *, training: bool) -> Program:
     exported = export(module, (example,), training=training)
     reader = _Reader(exported)
     return reader.program()
+
+
+def scale_weights(program: Program) -> Program:
+    """Turn ``scale * (W x + b)`` into ``(scale W) x + (scale b)``, which touches fewer numbers."""
+    scales = {
+        call.args[0].index: call
+        for call in program.calls
+        if call.target is aten.mul.Tensor and isinstance(call.args[1], int | float)
+    }
+    uses = [ref.index for call in program.calls for ref in _refs(call.args)]
+    free = max((call.result for call in program.calls), default=0) + 1
+    calls: list[Call] = []
+    for call in program.calls:
+        scale = scales.get(call.result)
+        if call.target is not aten.linear.default or not scale or uses.count(call.result) > 1:
+            calls.append(call)
+            continue
+        x, *tensors = call.args
+        scaled = [Ref(free + place) for place in range(len(tensors))]
+        free += len(tensors)
+        for tensor, ref in zip(tensors, scaled, strict=True):
+            calls.append(Call(aten.mul.Tensor, (tensor, scale.args[1]), (), ref.index))
+        calls.append(Call(call.target, (x, *scaled), call.kwargs, scale.result))
+    fused = {call.result for call in calls if call.target is aten.linear.default}
+    kept = [
+        call for call in calls if call.result not in fused or call.target is aten.linear.default
+    ]
+    return replace(program, calls=tuple(kept))
 
 
 class _Reader:
@@ -142,7 +165,12 @@ class _Reader:
             elif spec.target in buffers and buffers[spec.target].is_floating_point():
                 updates.append((spec.target, Ref(self._index[node])))
         live = _live(calls, [output, *(ref for _, ref in updates)])
-        return Program(inputs, tuple(live), output, tuple(updates))
+        return Program(inputs, tuple(live), output, tuple(updates), self._footprint())
+
+    def _footprint(self) -> int:
+        sizes = [_numel(node) for node in self._index if node.op == "call_function"]
+        windows = [_windows(node) for node in self._index if node.target is aten.conv2d.default]
+        return -(-(sum(sizes) + sum(windows)) // EXAMPLE_BATCH)
 
     def _call(self, node: Node) -> Call:
         args = self._refer(node.args)
@@ -155,6 +183,18 @@ class _Reader:
         if isinstance(value, list | tuple):
             return tuple(self._refer(item) for item in value)
         return value
+
+
+def _numel(node: Node) -> int:
+    value = node.meta["val"]
+    return sum(each.numel() for each in ([value] if isinstance(value, Tensor) else value or ()))
+
+
+def _windows(node: Node) -> int:
+    """Count the numbers that the windows of a convolution hold, all samples together."""
+    batch, _, *positions = node.meta["val"].shape
+    weight = node.all_input_nodes[1].meta["val"]
+    return int(batch * prod(positions) * weight[0].numel())
 
 
 def _live(calls: list[Call], wanted: list[Ref]) -> list[Call]:

@@ -15,16 +15,19 @@ from data_gen.streams import Purpose, stream
 from zoo.errors import InvalidConfigError, unknown_name
 from zoo.space import TensorSpec, WeightSpace
 
+OMEGA = 30.0
+"""Frequency of a SIREN's layers in its paper."""
 _CUT = 2.0
 """Truncated normals end at this many standard deviations, before truncation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fan:
-    """How many inputs and outputs one weight tensor connects."""
+    """How many inputs and outputs one weight tensor connects, and whether it reads the input."""
 
     inputs: int
     outputs: int
+    is_first: bool = False
 
 
 Scheme = Callable[[np.random.Generator, tuple[int, ...], Fan, float], np.ndarray]
@@ -93,6 +96,17 @@ def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...], _: Fan, __: fl
     return (basis if rows >= columns else basis.T).reshape(shape)
 
 
+def _siren(rng: np.random.Generator, shape: tuple[int, ...], fan: Fan, omega: float) -> np.ndarray:
+    """Keep every sine's argument spread alike, layer after layer [1]_ (Sec. 3.2).
+
+    References
+    ----------
+    .. [1] Sitzmann et al., "Implicit Neural Representations with Periodic Activation Functions",
+       NeurIPS 2020.
+    """
+    return _uniform(rng, shape, 1 / fan.inputs if fan.is_first else sqrt(6 / fan.inputs) / omega)
+
+
 SCHEMES: dict[str, Scheme] = {
     "default": _default,
     "kaiming_uniform": _kaiming_uniform,
@@ -103,12 +117,15 @@ SCHEMES: dict[str, Scheme] = {
     "uniform": _plain_uniform,
     "truncated_normal": _truncated_normal,
     "orthogonal": _orthogonal,
+    "siren": _siren,
 }
 """Kaiming and Xavier as torch has them, with gain sqrt(2) (ReLU, fan-in) and gain 1.
 
-``default`` is what ``torch.nn.Linear`` and ``torch.nn.Conv2d`` do when they are made.
+``default`` is what ``torch.nn.Linear`` and ``torch.nn.Conv2d`` do when they are made. The last
+argument is a standard deviation, or the frequency for ``siren``.
 """
 
+_DRAWN_BIASES = ("default", "siren")
 _CONSTANT_ROLES = {"gain": 1.0, "shift": 0.0, "mean": 0.0, "variance": 1.0}
 
 
@@ -127,17 +144,27 @@ def fan_of(tensor: TensorSpec) -> Fan:
         )
         for role in ("in", "out")
     }
-    return Fan(inputs=sizes["in"] * kernel, outputs=sizes["out"] * kernel)
+    return Fan(
+        inputs=sizes["in"] * kernel,
+        outputs=sizes["out"] * kernel,
+        is_first=any(axis.role == "in" and axis.pin == "input" for axis in tensor.axes),
+    )
 
 
 def initialise(
-    space: WeightSpace, seed: int, *, scheme: str = "default", scale: float = 1.0, std: float = 0.1
+    space: WeightSpace,
+    seed: int,
+    *,
+    scheme: str = "default",
+    scale: float = 1.0,
+    std: float = 0.1,
+    omega: float = OMEGA,
 ) -> np.ndarray:
     """Draw one member's initial vector.
 
-    Weights follow ``scheme``. Biases follow it only for ``default`` (uniform, bounded by the fan-in
-    of their layer's weight) and are zero otherwise. Gains are 1, shifts 0, running means 0, running
-    variances 1.
+    Weights follow ``scheme``. Biases are drawn for ``default`` and ``siren`` (uniform, bounded by
+    the fan-in of their layer's weight, as torch does) and are zero otherwise. Gains are 1, shifts
+    0, running means 0, running variances 1.
 
     Parameters
     ----------
@@ -149,6 +176,8 @@ def initialise(
         Factor on weights and biases.
     std
         Standard deviation, for the schemes that have no fan.
+    omega
+        Frequency, for the scheme ``siren``.
 
     Returns
     -------
@@ -164,7 +193,8 @@ def initialise(
         raise unknown_name("initialisation", scheme, SCHEMES)
     rng = stream(seed, Purpose.INIT)
     fans = {tensor.layer: fan_of(tensor) for tensor in space.tensors if tensor.role == "weight"}
-    parts = [_initial(tensor, rng, fans, scheme, std, scale) for tensor in space.tensors]
+    spread = omega if scheme == "siren" else std
+    parts = [_initial(tensor, rng, fans, scheme, spread, scale) for tensor in space.tensors]
     return np.concatenate([part.reshape(-1) for part in parts]).astype(np.float32)
 
 
@@ -173,17 +203,18 @@ def _initial(
     rng: np.random.Generator,
     fans: dict[str, Fan],
     scheme: str,
-    std: float,
+    spread: float,
     scale: float,
 ) -> np.ndarray:
     if tensor.role in _CONSTANT_ROLES:
         return np.full(tensor.shape, _CONSTANT_ROLES[tensor.role])
     if tensor.role == "weight":
-        return SCHEMES[scheme](rng, tensor.shape, fan_of(tensor), std) * scale
-    if tensor.role == "bias" and (scheme != "default" or tensor.layer not in fans):
+        return SCHEMES[scheme](rng, tensor.shape, fan_of(tensor), spread) * scale
+    drawn = scheme in _DRAWN_BIASES and tensor.layer in fans
+    if tensor.role == "bias" and not drawn:
         return np.zeros(tensor.shape)
     if tensor.role == "bias":
-        return _default(rng, tensor.shape, fans[tensor.layer], std) * scale
+        return _default(rng, tensor.shape, fans[tensor.layer], spread) * scale
     raise InvalidConfigError(
         f"There is no initialisation for {tensor.name!r} of role {tensor.role!r}; "
         "only weights, biases, gains and shifts have one."

@@ -7,10 +7,18 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from data_gen.engines.initialisation import initialise
-from data_gen.engines.members import BlockResult, Samples, noisy_targets, overrides, settings_of
+from data_gen.engines.losses import training_loss
+from data_gen.engines.members import (
+    BlockResult,
+    Samples,
+    initial_vector,
+    noisy_targets,
+    overrides,
+    settings_of,
+    signals_of,
+)
+from data_gen.engines.schedules import rate_factors
 from data_gen.recipe import Recipe
 from data_gen.streams import Purpose, stream
 from zoo.errors import InvalidConfigError
@@ -56,9 +64,12 @@ class LoopEngine:
         """Train members; see :class:`data_gen.engines.Engine`."""
         settings = settings_of(recipe, hyperparameters, len(members))
         settings["seed"] = hyperparameters["seed"]
-        result = BlockResult.empty(len(members), len(recipe.checkpoints), space.num_parameters)
+        signals = signals_of(problem, hyperparameters)
+        result = BlockResult.empty(
+            len(members), len(recipe.checkpoints), space.num_parameters, metrics=problem.metrics
+        )
         for position in range(len(members)):
-            member = _Member(recipe, problem, space, settings, position)
+            member = _Member(recipe, problem, space, settings, signals[position], position)
             for epoch in member.epochs():
                 if not member.record(epoch, result):
                     break
@@ -76,16 +87,14 @@ class _Member:
         problem: Problem,
         space: WeightSpace,
         settings: Mapping[str, np.ndarray],
+        signal: int | None,
         position: int,
     ) -> None:
-        own = {name: values[position] for name, values in settings.items()}
+        self._own = own = {name: values[position] for name, values in settings.items()}
         self._recipe, self._problem, self._space = recipe, problem, space
-        self._position, self._seed = position, int(own["seed"])
+        self._signal, self._position, self._seed = signal, position, int(own["seed"])
         self._module = build(to_dict(recipe.network) | overrides(settings, recipe, position))
-        initial = initialise(
-            space, self._seed, scheme=own["init"], scale=own["init_scale"], std=own["init_std"]
-        )
-        vector = torch.from_numpy(initial)
+        vector = torch.from_numpy(initial_vector(recipe, space, settings, position))
         self._module.load_state_dict(space.state_dict(vector), strict=False)
         self._samples = Samples(
             seed=self._seed,
@@ -93,13 +102,26 @@ class _Member:
             data_fraction=float(own["data_fraction"]),
             batch_size=int(own["batch_size"]),
         )
-        self._targets = problem.train_targets
+        self._targets = problem.targets_of(signal)
         if own["label_noise"] > 0:
             noisy = noisy_targets(
                 self._targets.numpy(), problem.num_classes, self._seed, own["label_noise"]
             )
             self._targets = torch.from_numpy(noisy)
         self._optimizer = _optimizer(self._module, own)
+        self._schedule = self._make_schedule()
+
+    def _make_schedule(self) -> torch.optim.lr_scheduler.LambdaLR:
+        """Multiply the learning rate step by step; the last entry is never used."""
+        steps = self._recipe.epochs * self._samples.steps
+        factors = rate_factors(
+            str(self._own["schedule"]),
+            np.arange(steps),
+            steps,
+            warmup=float(self._own["warmup"]),
+        )
+        entries = [*factors.tolist(), 0.0]
+        return torch.optim.lr_scheduler.LambdaLR(self._optimizer, entries.__getitem__)
 
     def epochs(self) -> Iterator[int]:
         """Train epoch by epoch; yields the number of epochs done, 0 first."""
@@ -108,12 +130,23 @@ class _Member:
             self._set_dropout(stream(self._seed, Purpose.DROPOUT, epoch))
             self._module.train()
             for batch in torch.from_numpy(self._samples.epoch(epoch)):
-                self._optimizer.zero_grad()
-                logits = self._module(self._problem.train_inputs[batch])
-                loss = functional.cross_entropy(logits, self._targets[batch])
-                torch.autograd.backward(loss)
-                self._optimizer.step()
+                self._step(batch)
             yield epoch + 1
+
+    def _step(self, batch: Tensor) -> None:
+        self._optimizer.zero_grad()
+        outputs = self._module(self._problem.train_inputs[batch])
+        loss = training_loss(
+            self._problem,
+            outputs,
+            self._targets[batch],
+            temperature=float(self._own["temperature"]),
+        )
+        torch.autograd.backward(loss)
+        if self._own["clip_norm"] > 0:
+            nn.utils.clip_grad_norm_(self._module.parameters(), float(self._own["clip_norm"]))
+        self._optimizer.step()
+        self._schedule.step()
 
     def record(self, epoch: int, result: BlockResult) -> bool:
         """Keep a checkpoint where the recipe wants one; False once the member has diverged."""
@@ -123,7 +156,7 @@ class _Member:
             return False
         if epoch not in self._recipe.checkpoints:
             return True
-        metrics = evaluate(self._problem, self._module)
+        metrics = evaluate(self._problem, self._module, signal=self._signal)
         return result.record(self._position, epoch, self._recipe, vector.numpy(), metrics)
 
     def _set_dropout(self, rng: np.random.Generator) -> None:
@@ -139,9 +172,13 @@ class _Member:
 def _optimizer(module: nn.Module, own: Mapping[str, object]) -> torch.optim.Optimizer:
     rate, decay = float(own["learning_rate"]), float(own["weight_decay"])  # type: ignore[arg-type]
     parameters = module.parameters()
-    if own["optimizer"] == "sgd":
+    if own["optimizer"] in ("sgd", "nesterov"):
         momentum = float(own["momentum"])  # type: ignore[arg-type]
-        return torch.optim.SGD(parameters, rate, momentum=momentum, weight_decay=decay)
+        # Without momentum both are the same, and torch wants the plain one named.
+        nesterov = own["optimizer"] == "nesterov" and momentum > 0
+        return torch.optim.SGD(
+            parameters, rate, momentum=momentum, weight_decay=decay, nesterov=nesterov
+        )
     if own["optimizer"] == "adam":
         return torch.optim.Adam(parameters, rate, weight_decay=decay)
     if own["optimizer"] == "adamw":

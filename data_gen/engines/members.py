@@ -1,16 +1,21 @@
 """What every engine needs to know of members: settings, samples, batches, where results go."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
+from data_gen.engines.initialisation import OMEGA, initialise
 from data_gen.hyperparameters import HYPERPARAMETERS, as_column
 from data_gen.recipe import Recipe
 from data_gen.streams import Purpose, stream
+from zoo.errors import InvalidConfigError
 from zoo.networks import to_dict
-from zoo.problems import METRICS
+from zoo.problems import METRICS, Problem
+from zoo.space import WeightSpace
+
+_CLASS_SETTINGS = ("label_noise", "temperature")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +40,19 @@ class BlockResult:
     diverged_epoch: np.ndarray
 
     @classmethod
-    def empty(cls, num_members: int, num_checkpoints: int, num_parameters: int) -> "BlockResult":
+    def empty(
+        cls,
+        num_members: int,
+        num_checkpoints: int,
+        num_parameters: int,
+        *,
+        metrics: tuple[str, ...] = METRICS,
+    ) -> "BlockResult":
         """Make a result that is all NaN, nobody diverged."""
         shape = (num_members, num_checkpoints)
         return cls(
             weights=np.full((*shape, num_parameters), np.nan, dtype=np.float32),
-            metrics={name: np.full(shape, np.nan, dtype=np.float32) for name in METRICS},
+            metrics={name: np.full(shape, np.nan, dtype=np.float32) for name in metrics},
             diverged=np.zeros(num_members, dtype=bool),
             diverged_epoch=np.full(num_members, -1, dtype=np.int64),
         )
@@ -84,6 +96,44 @@ def settings_of(
     return settings
 
 
+def initial_vector(
+    recipe: Recipe, space: WeightSpace, settings: Mapping[str, np.ndarray], position: int
+) -> np.ndarray:
+    """Draw a member's initial vector ``[P]``, float32: the same whatever engine trains it."""
+    return initialise(
+        space,
+        int(settings["seed"][position]),
+        scheme=str(settings["init"][position]),
+        scale=float(settings["init_scale"][position]),
+        std=float(settings["init_std"][position]),
+        omega=float(getattr(recipe.network, "omega", OMEGA)),
+    )
+
+
+def signals_of(problem: Problem, hyperparameters: Mapping[str, np.ndarray]) -> Sequence[int | None]:
+    """Return which signal each member fits, as :meth:`~zoo.problems.Problem.assign` says.
+
+    Raises
+    ------
+    InvalidConfigError
+        If the problem has signals and members have none, or members want what it lacks.
+    """
+    for name in _CLASS_SETTINGS if problem.num_signals else ():
+        if name in hyperparameters:
+            raise InvalidConfigError(
+                f"Hyper-parameter {name!r} is about classes, and members of problem "
+                f"{problem.name!r} fit signals. Leave it out of the recipe."
+            )
+    if not problem.num_signals:
+        return [None] * len(hyperparameters["seed"])
+    if "signal" not in hyperparameters:
+        raise InvalidConfigError(
+            f"Members of problem {problem.name!r} fit a signal each, and 'signal' says not which. "
+            "Pass what Problem.assign returns with the hyper-parameters."
+        )
+    return [int(signal) for signal in hyperparameters["signal"]]
+
+
 def overrides(
     settings: Mapping[str, np.ndarray], recipe: Recipe, position: int
 ) -> dict[str, object]:
@@ -96,7 +146,8 @@ class Samples:
     """Which training samples a member sees, and in which order.
 
     A member trains on a fixed random subset of ``round(data_fraction * n)`` samples, at least one.
-    An epoch is a fresh permutation of it cut into batches; an incomplete last batch is dropped.
+    An epoch is a fresh permutation of it cut into batches; an incomplete last batch is dropped. A
+    batch that holds the whole subset has it in ascending order, epoch after epoch.
 
     Parameters
     ----------
@@ -128,6 +179,11 @@ class Samples:
         """Steps per epoch."""
         return self.num_used // self.batch
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether each batch holds the whole subset, so that all are the same."""
+        return self.batch == self.num_used
+
     @cached_property
     def subset(self) -> np.ndarray:
         """Indices of the subset, ascending, int64."""
@@ -138,6 +194,8 @@ class Samples:
 
     def epoch(self, epoch: int) -> np.ndarray:
         """Batches of one epoch (the first is 0): sample indices ``[steps, batch]``, int64."""
+        if self.is_whole:
+            return self.subset[None]
         order = stream(self.seed, Purpose.ORDER, epoch).permutation(self.subset)
         return order[: self.steps * self.batch].reshape(self.steps, self.batch)
 

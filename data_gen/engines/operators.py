@@ -1,8 +1,8 @@
 """Operators with a leading member axis: what the stacked engine runs for each ATen operator.
 
 Every tensor is ``[N, *shape]`` where ATen would have ``shape``: weights ``[N, out, in]``,
-activations ``[N, batch, ...]``. After a convolution the memory order is ``[N, batch, y, x,
-channel]``, which the next one takes without a copy; the axes are in the usual order nevertheless.
+activations ``[N, batch, ...]``. In memory samples come last (see
+:mod:`data_gen.engines.products`); the axes are in the usual order nevertheless.
 
 A member's numbers must not depend on its neighbours. Kernels of ATen treat the last ``numel % 32``
 entries of an elementwise pass by scalar code, which may round otherwise than its vector code; where
@@ -64,14 +64,14 @@ def _batch_norm_training(
     eps: float,
 ) -> tuple[Tensor, None, None, Tensor, Tensor]:
     """Normalise by the batch; the running variance is the unbiased one, as in ATen."""
-    rows, restore = _channels_last(x)
-    centre = rows.mean(1, keepdim=True)
+    rows, restore = _channels_first(x)
+    centre = rows.mean(2, keepdim=True)
     away = rows - centre
-    spread = (away * away).mean(1, keepdim=True)
-    count = rows.shape[1]
+    spread = (away * away).mean(2, keepdim=True)
+    count = rows.shape[2]
     with torch.no_grad():
-        unbiased = spread[:, 0] * (count / (count - 1))
-        new_mean = mean * (1 - momentum) + centre[:, 0] * momentum
+        unbiased = spread[..., 0] * (count / (count - 1))
+        new_mean = mean * (1 - momentum) + centre[..., 0] * momentum
         new_variance = variance * (1 - momentum) + unbiased * momentum
     output = restore(_scale(away / (spread + eps).sqrt(), weight, bias))
     return output, None, None, new_mean, new_variance
@@ -87,29 +87,28 @@ def _batch_norm_evaluation(
     momentum: float,  # noqa: ARG001 - ATen's order
     eps: float,
 ) -> tuple[Tensor, None, None]:
-    rows, restore = _channels_last(x)
-    normal = (rows - mean[:, None]) / (variance[:, None] + eps).sqrt()
+    rows, restore = _channels_first(x)
+    normal = (rows - mean[..., None]) / (variance[..., None] + eps).sqrt()
     return restore(_scale(normal, weight, bias)), None, None
 
 
 def _scale(rows: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    scaled = rows if weight is None else rows * weight[:, None]
-    return scaled if bias is None else scaled + bias[:, None]
+    scaled = rows if weight is None else rows * weight[..., None]
+    return scaled if bias is None else scaled + bias[..., None]
 
 
-def _channels_last(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """View ``[N, batch, channel, ...]`` as ``[N, rows, channel]``; also the way back."""
-    last = x.movedim(2, -1)
+def _channels_first(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """View ``[N, batch, channel, ...]`` as ``[N, channel, entries]``; also the way back."""
+    last = x.movedim(1, -1)
     shape = last.shape
-    return last.flatten(1, -2), lambda rows: rows.view(shape).movedim(-1, 2)
+    return last.flatten(2), lambda rows: rows.view(shape).movedim(-1, 1)
 
 
 def _per_sample(function: Callable[..., Tensor]) -> Operator:
     """Run a function that treats samples alike on the samples of all members."""
 
     def run(_: Stack, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        plain, restore = in_memory_order(x)
-        output = function(restore(plain).flatten(0, 1), *args, **kwargs)
+        output = function(x.flatten(0, 1), *args, **kwargs)
         return output.view(*x.shape[:2], *output.shape[1:])
 
     return run
@@ -126,10 +125,11 @@ def _dropout(
 
 # ---- elementwise --------------------------------------------------------------------------------
 def in_memory_order(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Return ``x`` contiguous, channels of images last; also the way back to the order of axes."""
-    if x.ndim == 5:
-        return x.movedim(2, -1).contiguous(), lambda y: y.movedim(-1, 2)
-    return x.contiguous(), lambda y: y
+    """Return ``x`` contiguous, its axes as they lie in memory; also the way back."""
+    strides = x.stride()
+    axes = [0, *sorted(range(1, x.ndim), key=lambda axis: -strides[axis])]
+    back = [axes.index(axis) for axis in range(x.ndim)]
+    return x.permute(axes).contiguous(), lambda y: y.permute(back)
 
 
 class _Settle(torch.autograd.Function):
@@ -153,6 +153,25 @@ def _elementwise(function: Callable[..., Tensor], _: Stack, x: Tensor, *args: An
     flat = plain.flatten()
     padded = functional.pad(flat, (0, -flat.numel() % _LANES))
     return restore(function(padded, *args)[: flat.numel()].view(plain.shape))
+
+
+class _SineFunction(torch.autograd.Function):
+    """``sin``, whose gradient is formed in one new tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.sin(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.cos(x).mul_(gradient)
+
+
+def _sine(x: Tensor) -> Tensor:
+    output: Tensor = _SineFunction.apply(x)  # type: ignore[no-untyped-call]
+    return output
 
 
 def _exact(function: Callable[..., Tensor], stack: Stack, x: Tensor, *args: Any) -> Tensor:
@@ -184,8 +203,14 @@ def _shift(dim: int) -> int:
 
 
 def _mean(_: Stack, x: Tensor, dims: Sequence[int], keepdim: bool = False) -> Tensor:  # noqa: FBT001, FBT002
-    plain, restore = in_memory_order(x)
-    return restore(plain).mean([_shift(dim) for dim in dims], keepdim)
+    return x.mean([_shift(dim) for dim in dims], keepdim)
+
+
+def _global_average(_: Stack, x: Tensor, size: Sequence[int]) -> Tensor:
+    """Average over all positions; other sizes are pooled sample by sample."""
+    if tuple(size) == (1, 1):
+        return x.mean((3, 4), keepdim=True)
+    return _per_sample(functional.adaptive_avg_pool2d)(_, x, size)  # type: ignore[no-any-return]
 
 
 def _permute(_: Stack, x: Tensor, dims: Sequence[int]) -> Tensor:
@@ -211,7 +236,6 @@ _ROUNDED = (
     aten.tanh.default,
     aten.sigmoid.default,
     aten.silu.default,
-    aten.sin.default,
     aten.cos.default,
     aten.exp.default,
     aten.elu.default,
@@ -233,7 +257,7 @@ _TABLE: dict[Any, Operator] = {
     aten.conv2d.default: _without_stack(conv2d),
     aten._native_batch_norm_legit_functional.default: _batch_norm_training,
     aten._native_batch_norm_legit_no_training.default: _batch_norm_evaluation,
-    aten.adaptive_avg_pool2d.default: _per_sample(functional.adaptive_avg_pool2d),
+    aten.adaptive_avg_pool2d.default: _global_average,
     aten.avg_pool2d.default: _per_sample(functional.avg_pool2d),
     aten.max_pool2d.default: _per_sample(functional.max_pool2d),
     aten.native_dropout.default: _dropout,
@@ -249,23 +273,19 @@ _TABLE: dict[Any, Operator] = {
     aten.alias.default: _identity,
     **{target: partial(_exact, target) for target in _EXACT},
     **{target: partial(_elementwise, target) for target in _ROUNDED},
+    aten.sin.default: partial(_elementwise, _sine),
     **{target: partial(_binary, target) for target in _BINARY},
 }
 
 
 def is_elementwise(target: Any) -> bool:
     """Whether an operator is a function of each entry alone."""
-    return target in _EXACT or target in _ROUNDED
+    return target in _EXACT or target in _ROUNDED or target is aten.sin.default
 
 
 def is_batched(target: Any) -> bool:
     """Whether the table has a batched form, which treats each member by itself."""
     return target in _TABLE or "getitem" in str(target)
-
-
-def is_heavy(target: Any) -> bool:
-    """Whether an operator has so large intermediates that few members fill the cache."""
-    return target is aten.conv2d.default or not is_batched(target)
 
 
 def find_operator(target: Any) -> Operator:

@@ -1,4 +1,9 @@
-"""Batched linear maps and convolutions, each member's rounding its own."""
+"""Batched linear maps and convolutions, each member's rounding its own.
+
+Activations lie in memory with their samples last, ``[N, features, batch]``: a flattened feature map
+is then the map itself, a window of an image is a run of whole batches, and one product serves a
+layer's samples and positions. Axes are in the usual order nevertheless, ``[N, batch, ...]``.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,49 +17,64 @@ _ALIGNED, _EDGE = 16, 4
 are multiples of 4 make any so. Products round differently where they start elsewhere."""
 
 
-class _Linear(torch.autograd.Function):
-    """``x w^T + b`` per member, with gradients in the layout of the weights."""
+class _Affine(torch.autograd.Function):
+    """``W x + b`` per member: ``[N, out, in]``, ``[N, in, columns]`` to ``[N, out, columns]``."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         if bias is None:
-            return torch.bmm(x, weight.transpose(1, 2))
-        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+            return torch.bmm(weight, x)
+        return torch.baddbmm(bias[:, :, None], weight, x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         gradient = gradient.contiguous()
         return (
-            torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None,
-            torch.bmm(gradient.transpose(1, 2), x),
-            gradient.sum(1) if ctx.needs_input_grad[2] else None,
+            _input_slope(weight, gradient) if ctx.needs_input_grad[0] else None,
+            _weight_slope(x, gradient),
+            gradient.sum(2) if ctx.needs_input_grad[2] else None,
         )
 
 
+def _input_slope(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Compute ``W^T g``; with one output that is no sum."""
+    if weight.shape[1] == 1:
+        return weight.transpose(1, 2) * gradient
+    return torch.bmm(weight.transpose(1, 2), gradient)
+
+
+def _weight_slope(x: Tensor, gradient: Tensor) -> Tensor:
+    """Compute ``g x^T``, the smaller matrix first: products are faster that way round."""
+    if x.shape[1] < gradient.shape[1]:
+        return torch.bmm(x, gradient.transpose(1, 2)).transpose(1, 2)
+    return torch.bmm(gradient, x.transpose(1, 2))
+
+
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return ``[N, rows, out]``; matrices of odd sizes are padded so that each starts aligned."""
-    rows, width, outputs = x.shape[1], x.shape[2], weight.shape[1]
-    if all(size % _ALIGNED == 0 for size in (rows * width, rows * outputs, width * outputs)):
-        return _Linear.apply(x.contiguous(), weight, bias)  # type: ignore[no-any-return, no-untyped-call]
-    more_rows, more_width, more_outputs = -rows % _EDGE, -width % _EDGE, -outputs % _EDGE
-    padded: Tensor = _Linear.apply(  # type: ignore[no-untyped-call]
-        functional.pad(x, (0, more_width, 0, more_rows)),
+    """Return ``W x + b``; matrices of odd sizes are padded so that each starts aligned."""
+    width, columns, outputs = x.shape[1], x.shape[2], weight.shape[1]
+    if all(size % _ALIGNED == 0 for size in (columns * width, columns * outputs, width * outputs)):
+        return _Affine.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+    more_columns, more_width, more_outputs = -columns % _EDGE, -width % _EDGE, -outputs % _EDGE
+    padded: Tensor = _Affine.apply(  # type: ignore[no-untyped-call]
+        functional.pad(x, (0, more_columns, 0, more_width)),
         functional.pad(weight, (0, more_width, 0, more_outputs)),
         None if bias is None else functional.pad(bias, (0, more_outputs)),
     )
-    return padded[:, :rows, :outputs]
+    return padded[:, :outputs, :columns]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map the last axis of ``[N, batch, ..., in]`` by ``[N, out, in]`` and ``[N, out]``."""
-    output = _affine(x.flatten(1, -2), weight, bias)
-    return output if x.ndim == 3 else output.reshape(*x.shape[:-1], output.shape[-1])
+    columns = x.movedim(-1, 1).movedim(2, -1)
+    output = _affine(columns.flatten(2), weight, bias)
+    return output.reshape(x.shape[0], -1, *columns.shape[2:]).movedim(-1, 1).movedim(2, -1)
 
 
 class _Patches(torch.autograd.Function):
-    """Every window that a kernel sees: ``[N, B, y, x, C]`` to ``[N, B, y', x', ky, kx, C]``."""
+    """Every window that a kernel sees: ``[N, C, y, x, B]`` to ``[N, C, ky, kx, y', x', B]``."""
 
     @staticmethod
     def forward(
@@ -65,10 +85,10 @@ class _Patches(torch.autograd.Function):
             (length - reach * (width - 1) - 1) // jump + 1
             for length, width, jump, reach in zip(x.shape[2:4], kernel, stride, step, strict=True)
         ]
-        n, b, y, x_, c = x.stride()
+        n, c, y, x_, b = x.stride()
         windows = x.as_strided(
-            (*x.shape[:2], *sizes, *kernel, x.shape[4]),
-            (n, b, y * stride[0], x_ * stride[1], y * step[0], x_ * step[1], c),
+            (*x.shape[:2], *kernel, *sizes, x.shape[4]),
+            (n, c, y * step[0], x_ * step[1], y * stride[0], x_ * stride[1], b),
         )
         return windows.contiguous()
 
@@ -76,7 +96,7 @@ class _Patches(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         kernel, stride, step = ctx.geometry
         total = gradient.new_zeros(ctx.shape)
-        height, width = gradient.shape[2:4]
+        height, width = gradient.shape[4:6]
         for row in range(kernel[0]):
             for column in range(kernel[1]):
                 top, left = row * step[0], column * step[1]
@@ -86,7 +106,7 @@ class _Patches(torch.autograd.Function):
                     top : top + (height - 1) * stride[0] + 1 : stride[0],
                     left : left + (width - 1) * stride[1] + 1 : stride[1],
                 ]
-                seen.add_(gradient[:, :, :, :, row, column])
+                seen.add_(gradient[:, :, row, column])
         return total, None, None, None
 
 
@@ -102,17 +122,15 @@ def conv2d(
     """Convolve ``[N, batch, in, y, x]`` with ``[N, out, in, ky, kx]``: one product over windows."""
     if groups > 1:
         return _by_groups(x, weight, bias, stride, padding, dilation, groups)
-    last = x.movedim(2, -1)
+    last = x.movedim(1, -1)
     if any(padding):
         last = functional.pad(last, (0, 0, *[padding[-1]] * 2, *[padding[0]] * 2))
     kernel = tuple(weight.shape[3:])
     windows = _Patches.apply(  # type: ignore[no-untyped-call]
         last.contiguous(), kernel, _pair(stride), _pair(dilation)
     )
-    rows = weight.permute(0, 1, 3, 4, 2).flatten(2)
-    output = _affine(windows.flatten(4).flatten(1, 3), rows, bias)
-    shape = (*windows.shape[:4], output.shape[-1])
-    return output.reshape(shape).movedim(-1, 2)
+    output = _affine(windows.flatten(1, 3).flatten(2), weight.flatten(2), bias)
+    return output.reshape(*output.shape[:2], *windows.shape[4:]).movedim(-1, 1)
 
 
 def _by_groups(

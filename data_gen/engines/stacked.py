@@ -10,20 +10,22 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from data_gen.engines.chunk import Chunk, Job
-from data_gen.engines.graph import Program, capture
-from data_gen.engines.members import BlockResult, Samples, settings_of
+from data_gen.engines.chunk import MIN_SLOTS, Chunk, Job
+from data_gen.engines.graph import Program, capture, scale_weights
+from data_gen.engines.members import BlockResult, Samples, settings_of, signals_of
+from data_gen.engines.memory import keep_freed_memory
 from data_gen.engines.operators import EXAMPLE_BATCH
+from data_gen.hyperparameters import HYPERPARAMETERS
 from data_gen.recipe import Recipe
 from zoo.networks import build, example_input, to_dict
 from zoo.problems import Problem
 from zoo.space import WeightSpace
 
-LIGHT_CHUNK = {"cpu": 128, "cuda": 8192}
-"""Members side by side where the work is matrix products: as many as fit the cache."""
-HEAVY_CHUNK = {"cpu": 4, "cuda": 256}
-"""The same where it has convolutions."""
-LIGHT_CALL = 256
+WORKING_SET = {"cpu": 32 * 2**20, "cuda": 16 * 2**30}
+"""Bytes that the intermediates of members side by side may take: what the cache holds, on a CPU."""
+MOST_MEMBERS = {"cpu": 128, "cuda": 8192}
+"""Members side by side, however small."""
+CALL = 256
 """Members that a call should have, so that members of one batch size fill a chunk."""
 
 _TRACED_DROPOUT = 0.5
@@ -48,11 +50,13 @@ class StackedEngine:
     name: ClassVar[str] = "stacked"
     device: str = "cpu"
     chunk_size: int | None = None
+    reason: str = ""
 
     def members_per_call(self, recipe: Recipe) -> int:
         """Return how many members fill the stacks."""
-        heavy = any(program.is_heavy for program in _Programs(recipe).both(_default(recipe)))
-        return self._chunk_size(is_heavy=heavy) if heavy else LIGHT_CALL
+        program, _ = _Programs(recipe).both(_default(recipe))
+        size = self._chunk_size(program, _largest_batch(recipe))
+        return size if size < MOST_MEMBERS["cpu"] else max(size, CALL)
 
     def train(
         self,
@@ -67,7 +71,9 @@ class StackedEngine:
         """Train members; see :class:`data_gen.engines.Engine`."""
         settings = settings_of(recipe, hyperparameters, len(members))
         settings["seed"] = hyperparameters["seed"]
-        result = BlockResult.empty(len(members), len(recipe.checkpoints), space.num_parameters)
+        result = BlockResult.empty(
+            len(members), len(recipe.checkpoints), space.num_parameters, metrics=problem.metrics
+        )
         samples = _samples(settings, len(problem.train_inputs))
         programs = _Programs(recipe)
         job = Job(
@@ -76,24 +82,28 @@ class StackedEngine:
             space=space,
             settings=settings,
             samples=samples,
+            signals=signals_of(problem, hyperparameters),
             result=result,
             programs=programs.both,
             progress=progress or (lambda _: None),
             device=torch.device(self.device),
         )
+        keep_freed_memory()
         with _one_way_of_computing(self.device):
             for positions in _cohorts(settings, samples, programs):
                 training, _ = programs.both(job.activation(positions[0]))
-                size = self._chunk_size(is_heavy=training.is_heavy)
+                size = self._chunk_size(training, samples[positions[0]].batch)
                 for start in range(0, len(positions), size):
                     own = positions[start : start + size]
                     Chunk(job, own, fixed_size=None if training.is_batched else size).run()
         return result
 
-    def _chunk_size(self, *, is_heavy: bool) -> int:
+    def _chunk_size(self, program: Program, batch: int) -> int:
         if self.chunk_size is not None:
             return self.chunk_size
-        return (HEAVY_CHUNK if is_heavy else LIGHT_CHUNK)[torch.device(self.device).type]
+        kind = torch.device(self.device).type
+        fitting = WORKING_SET[kind] // (4 * batch * program.footprint)
+        return min(max(fitting, MIN_SLOTS), MOST_MEMBERS[kind])
 
 
 class _Programs:
@@ -129,8 +139,8 @@ def _capture_both(config: str) -> tuple[Program, Program]:
     network = json.loads(config)
     module, example = build(network), example_input(network, EXAMPLE_BATCH)
     return (
-        capture(module, example, training=True),
-        capture(module, example, training=False),
+        scale_weights(capture(module, example, training=True)),
+        scale_weights(capture(module, example, training=False)),
     )
 
 
@@ -139,6 +149,12 @@ def _default(recipe: Recipe) -> str:
     if "activation" in recipe.hyperparameters:
         return str(recipe.hyperparameters["activation"].support[0])
     return str(to_dict(recipe.network).get("activation", ""))
+
+
+def _largest_batch(recipe: Recipe) -> int:
+    sizes = recipe.hyperparameters.get("batch_size")
+    support = (HYPERPARAMETERS["batch_size"].default,) if sizes is None else sizes.support
+    return max(int(size or 1) for size in support)
 
 
 def _samples(settings: Mapping[str, np.ndarray], num_samples: int) -> list[Samples]:

@@ -6,11 +6,14 @@ from dataclasses import replace
 from data_gen.recipe import Recipe, rescale_checkpoints
 from data_gen.recipes.digits import digits_mlp
 from data_gen.recipes.images import small_cnn
+from data_gen.recipes.signals import siren_digits, siren_images
 from zoo.errors import unknown_name
 
-__all__ = ["RECIPES", "digits_mlp", "recipe", "small_cnn"]
+__all__ = ["RECIPES", "digits_mlp", "recipe", "siren_digits", "siren_images", "small_cnn"]
 
-RECIPES: dict[str, Callable[[], Recipe]] = {make().name: make for make in (digits_mlp, small_cnn)}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    make().name: make for make in (digits_mlp, small_cnn, siren_digits, siren_images)
+}
 
 
 def recipe(

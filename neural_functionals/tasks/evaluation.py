@@ -14,12 +14,12 @@ from neural_functionals.tasks.training import select_population
 from zoo.datasets import ZooDataset
 from zoo.errors import InvalidConfigError, MissingDataError, WeightSpaceMismatchError
 from zoo.space import WeightSpace
-from zoo.store import Population
+from zoo.store import Members
 
 
 def evaluate_property(
     run: str | PathLike[str],
-    data: str | PathLike[str] | Population,
+    data: str | PathLike[str] | Members,
     *,
     population: str | None = None,
     where: str | None = None,
@@ -62,7 +62,7 @@ def evaluate_property(
     }
 
 
-def _check_source(model: NeuralFunctional, members: Population, dataset: ZooDataset) -> None:
+def _check_source(model: NeuralFunctional, members: Members, dataset: ZooDataset) -> None:
     """Raise unless the members are what the model was made for."""
     source = model.source
     if isinstance(source, WeightSpace):

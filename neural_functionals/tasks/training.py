@@ -27,15 +27,15 @@ from neural_functionals.tasks.property import PropertyRegression, predict, score
 from zoo.datamodule import ZooDataModule
 from zoo.errors import InvalidConfigError, unknown_name
 from zoo.schema import PARTS
-from zoo.store import Population
+from zoo.store import Members
 from zoo.store import open as open_zoo
 
 logger = logging.getLogger(__name__)
 
 
 def select_population(
-    data: str | PathLike[str] | Population, *, name: str | None = None, where: str | None = None
-) -> Population:
+    data: str | PathLike[str] | Members, *, name: str | None = None, where: str | None = None
+) -> Members:
     """Open a population of a zoo and keep the members that a condition holds for.
 
     Raises
@@ -43,7 +43,7 @@ def select_population(
     UnknownNameError
         If the zoo has no population of that name, or several and none was named.
     """
-    if not isinstance(data, Population):
+    if not isinstance(data, Members):
         zoo = open_zoo(data)
         if name is None and len(zoo.populations) != 1:
             raise unknown_name("population (name one with --population)", name, zoo.populations)
@@ -52,7 +52,7 @@ def select_population(
 
 
 def train_property(
-    data: str | PathLike[str] | Population,
+    data: str | PathLike[str] | Members,
     *,
     out: str | PathLike[str],
     trainer: Mapping[str, Any] | None = None,
@@ -169,12 +169,13 @@ def fit(
 
 # ---- records ----------------------------------------------------------------------------------
 def _plain_config(
-    run: PropertyRun, population: Population, trainer: Mapping[str, Any]
+    run: PropertyRun, population: Members, trainer: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything the result depends on, as JSON would return it."""
     config = asdict(run) | {
         "population": population.name,
         "version": population.version,
+        "selection": population.selection,
         "space": population.space.fingerprint,
         "trainer": dict(trainer),
     }

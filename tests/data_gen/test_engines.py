@@ -1,14 +1,25 @@
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
 
-from data_gen.distributions import Choice, Constant
+import zoo
+from data_gen.distributions import Choice, Constant, LogUniform
 from data_gen.engines import LoopEngine, StackedEngine
 from data_gen.engines.members import Samples, noisy_targets
-from data_gen.plan import space_of
-from data_gen.testing import CNN, MLP, assert_same_bits, pick, small_digits, tiny_recipe
-from zoo.networks import CNNConfig, MLPConfig
-from zoo.problems import METRICS
+from data_gen.testing import (
+    CNN,
+    MLP,
+    assert_same_bits,
+    pick,
+    small_digits,
+    small_signals,
+    tiny_recipe,
+)
+from zoo.errors import InvalidConfigError
+from zoo.networks import CNNConfig, MLPConfig, SirenConfig, build, example_input
+from zoo.problems import METRICS, SIGNAL_METRICS, evaluate
 
 _NORMALISED = MLPConfig(in_features=64, hidden=(5, 3), out_features=10, batch_norm=True)
 _FLATTENED = CNNConfig(
@@ -21,19 +32,37 @@ _FLATTENED = CNNConfig(
     batch_norm=True,
     out_features=10,
 )
+_SIREN = SirenConfig(hidden=(5, 3), omega=7.0)
+_FITTING = {
+    "learning_rate": LogUniform(1e-3, 1e-2),
+    "optimizer": Choice(("sgd", "adam")),
+    "init": Constant("siren"),
+    "batch_size": Choice((35, 8)),
+    "schedule": Choice(("cosine", "constant")),
+    "clip_norm": Choice((0.0, 0.1)),
+}
 _NETWORKS = pytest.mark.parametrize(
     "network", [MLP, _NORMALISED, CNN, _FLATTENED], ids=["mlp", "mlp-norm", "cnn", "cnn-norm"]
 )
 
 
+@cache
+def _space(network):
+    return zoo.trace(build(network), example_input(network))
+
+
+@cache
 def _problem(network):
+    if isinstance(network, SirenConfig):
+        return small_signals()
     return small_digits(images=isinstance(network, CNNConfig))
 
 
 def _train(engine, recipe, members=None, **changes):
     members = np.arange(recipe.num_members) if members is None else members
-    drawn = recipe.draw(members) | changes
-    return engine.train(recipe, _problem(recipe.network), space_of(recipe), members, drawn)
+    problem = _problem(recipe.network)
+    drawn = recipe.draw(members) | problem.assign(members) | changes
+    return engine.train(recipe, problem, _space(recipe.network), members, drawn)
 
 
 # ---- a member alone -----------------------------------------------------------------------------
@@ -48,6 +77,14 @@ def test_a_member_is_the_same_bit_for_bit_alone_in_any_slot_and_chunk(network):
     for member in (0, 11):
         alone = _train(StackedEngine(), recipe, np.array([member]))
         assert_same_bits(alone, np.array([member]), population)
+
+
+def test_a_member_that_fits_a_signal_is_the_same_alone():
+    recipe = tiny_recipe(_SIREN, hyperparameters=_FITTING)
+    population = _train(StackedEngine(), recipe)
+    order = np.random.default_rng(0).permutation(12)
+    assert_same_bits(_train(StackedEngine(chunk_size=2), recipe, order), order, population)
+    assert_same_bits(_train(StackedEngine(), recipe, order[:1]), order[:1], population)
 
 
 def test_threads_change_nothing():
@@ -99,6 +136,52 @@ def test_two_epochs_agree_with_the_loop():
         assert np.median(np.abs(stacked.metrics[name] - loop.metrics[name])) < 1e-6
 
 
+def test_signals_agree_with_the_loop_and_with_the_definition():
+    recipe = tiny_recipe(_SIREN, hyperparameters=_FITTING)
+    problem = small_signals()
+    stacked, loop = _train(StackedEngine(), recipe), _train(LoopEngine(), recipe)
+    np.testing.assert_allclose(stacked.weights, loop.weights, atol=2e-6)
+    assert tuple(stacked.metrics) == SIGNAL_METRICS
+    for name in SIGNAL_METRICS:
+        np.testing.assert_allclose(stacked.metrics[name], loop.metrics[name], rtol=1e-4)
+    module, space = build(_SIREN), _space(_SIREN)
+    module.load_state_dict(space.state_dict(torch.from_numpy(stacked.weights[7, 2])))
+    assert problem.assign(np.arange(12))["signal"][7] == 2
+    measured = evaluate(problem, module, signal=2)
+    outputs = module(problem.train_inputs).detach()
+    error = float((outputs - problem.train_targets[2]).square().mean())
+    assert measured["train_loss"] == pytest.approx(error, rel=1e-5)
+    assert measured["psnr"] == pytest.approx(-10 * np.log10(error), rel=1e-5)
+    assert stacked.metrics["psnr"][7, 2] == pytest.approx(measured["psnr"], rel=1e-4)
+
+
+def test_signals_refuse_what_is_about_classes():
+    recipe = tiny_recipe(_SIREN, hyperparameters=_FITTING | {"label_noise": Constant(0.1)})
+    for engine in (StackedEngine(), LoopEngine()):
+        with pytest.raises(InvalidConfigError, match="'label_noise' is about classes"):
+            _train(engine, recipe)
+    plain = tiny_recipe(_SIREN, hyperparameters=_FITTING)
+    with pytest.raises(InvalidConfigError, match=r"Problem\.assign"):
+        LoopEngine().train(
+            plain, small_signals(), _space(_SIREN), np.arange(12), plain.draw(range(12))
+        )
+    with pytest.raises(InvalidConfigError, match="number of a signal"):
+        evaluate(small_signals(), build(_SIREN))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@_NETWORKS
+def test_a_gpu_agrees_with_the_processor(network):
+    settings = tiny_recipe().hyperparameters | {"optimizer": Constant("sgd")}
+    for dropout in (Constant(0.0), Choice((0.0, 0.3))):
+        recipe = tiny_recipe(network, hyperparameters=settings | {"dropout": dropout})
+        gpu, cpu = _train(StackedEngine(device="cuda"), recipe), _train(StackedEngine(), recipe)
+        np.testing.assert_allclose(gpu.weights, cpu.weights, atol=1e-4)
+        again = _train(StackedEngine(device="cuda"), recipe)
+        assert_same_bits(again, np.arange(12), gpu)
+
+
 # ---- divergence ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("engine", [StackedEngine(), LoopEngine()], ids=["stacked", "loop"])
 def test_a_diverged_member_is_recorded_and_harms_nobody(engine):
@@ -123,9 +206,7 @@ def test_a_diverged_member_is_recorded_and_harms_nobody(engine):
 def test_progress_adds_up(engine):
     recipe, done = tiny_recipe(), []
     ids = np.arange(12)
-    engine.train(
-        recipe, small_digits(), space_of(recipe), ids, recipe.draw(ids), progress=done.append
-    )
+    engine.train(recipe, small_digits(), _space(MLP), ids, recipe.draw(ids), progress=done.append)
     assert sum(done) == recipe.num_members * recipe.epochs
 
 
@@ -139,6 +220,9 @@ def test_an_epoch_is_a_permutation_of_the_subset_without_its_last_batch():
     assert set(first.ravel()) <= set(samples.subset)
     assert set(samples.subset) < set(range(83))
     assert (first != second).any()
+    whole = Samples(seed=5, num_samples=83, data_fraction=0.5, batch_size=100)
+    np.testing.assert_array_equal(whole.epoch(0), samples.subset[None])
+    np.testing.assert_array_equal(whole.epoch(1), samples.subset[None])
     tiny = Samples(seed=5, num_samples=83, data_fraction=0.0, batch_size=10)
     assert (tiny.num_used, tiny.batch, tiny.steps) == (1, 1, 1)
 

@@ -56,7 +56,7 @@ def test_contradictions_are_named(changes, words):
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(UnknownNameError, match="Known: learning_rate, weight_decay"):
         tiny_recipe(hyperparameters={"lerning_rate": dist.Constant(1.0)})
-    with pytest.raises(UnknownNameError, match="Known: sgd, adam"):
+    with pytest.raises(UnknownNameError, match="Known: sgd, nesterov, adam"):
         tiny_recipe(hyperparameters={"optimizer": dist.Choice(("sgd", "lion"))})
     with pytest.raises(UnknownNameError, match="Known: digits-mlp, small-cnn"):
         recipe("digits")

@@ -12,6 +12,7 @@ import pytest
 
 import zoo
 from data_gen import plan as planning
+from data_gen import resources
 from data_gen.commands import generate, recipes
 from data_gen.engines import LoopEngine, StackedEngine
 from data_gen.recipes import recipe as find_recipe
@@ -19,7 +20,7 @@ from data_gen.run import train_task
 from data_gen.runner import Run, carry_out, prepare
 from data_gen.testing import tiny_recipe
 from zoo.errors import InvalidConfigError, MissingDataError, StoreError, UnknownNameError
-from zoo.problems import digits, evaluate
+from zoo.problems import digit_signals, digits, evaluate
 
 _RECIPE = find_recipe("digits-mlp", num_members=40, epochs=2)
 
@@ -43,13 +44,15 @@ def test_population_holds_what_the_recipe_says(whole):
     population = whole["digits-mlp"]
     assert population.is_complete
     assert population.num_members == 40
-    assert population.checkpoints.tolist() == list(_RECIPE.checkpoints)
+    assert population.epochs.tolist() == list(_RECIPE.checkpoints)
     assert population.table["lineage"].to_list() == list(range(40))
     drawn = _RECIPE.draw(np.arange(40))
     for name, values in drawn.items():
         assert population.table[name].to_list() == values.tolist()
     assert population.recipe["sha256"] == _RECIPE.sha256
     assert population.environment["engine"] == "stacked"
+    assert population.environment["engine_reason"] == "--engine stacked"
+    assert int(population.environment["processors"]) >= 1
     parts = population.split()
     assert sorted(np.concatenate(list(parts.values()))) == list(range(40))
     assert whole.path.joinpath("table.parquet").stat().st_size > 0
@@ -143,6 +146,29 @@ def test_divergence_is_stored(tmp_path):
     assert table["diverged_epoch"].to_list() == [1 if member == 3 else -1 for member in range(20)]
 
 
+def test_one_network_per_image_is_stored_with_what_it_shows(tmp_path):
+    recipe = find_recipe("siren-digits", num_members=18, epochs=2)
+    store = _generate(Run(recipe=recipe, out=tmp_path / "zoo", workers=1))
+    population, problem = store["siren-digits"], digit_signals()
+    table = population.table
+    assert table["signal"].to_list() == table["lineage"].to_list() == list(range(18))
+    assert table["label"].to_list() == problem.labels[:18].tolist()
+    assert population.metrics == ("train_loss", "psnr")
+    for member in (0, 17):
+        measured = evaluate(problem, population.module(member), signal=member)
+        assert measured["psnr"] == pytest.approx(population.metric("psnr")[member, -1], abs=1e-3)
+
+
+def test_members_of_one_signal_are_relatives(tmp_path):
+    recipe = find_recipe("siren-digits", num_members=5, epochs=1)
+    run = Run(recipe=recipe, out=tmp_path / "zoo", workers=1)
+    writer, plan, problem = prepare(run)
+    few = replace(problem, train_targets=problem.train_targets[:2], labels=problem.labels[:2])
+    train_task(recipe, StackedEngine(), few, writer, plan.tasks[0], lambda _: None)
+    writer.finish()
+    assert zoo.open(run.out)["siren-digits"].table["lineage"].to_list() == [0, 1, 0, 1, 0]
+
+
 # ---- refusals -----------------------------------------------------------------------------------
 def test_another_recipe_under_the_name_is_refused(whole):
     with pytest.raises(StoreError, match=r"num_members was 40, is 41.*--name"):
@@ -167,6 +193,12 @@ def test_a_full_disk_is_noticed_before_the_first_block(tmp_path, monkeypatch):
         prepare(Run(recipe=tiny_recipe(), out=tmp_path / "zoo", workers=1))
 
 
+def test_a_lack_of_memory_is_noticed_before_the_first_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "free_memory", lambda: 2**20)
+    with pytest.raises(resources.MemoryNeededError, match=r"got 1 MiB\. Use fewer --workers"):
+        prepare(Run(recipe=tiny_recipe(), out=tmp_path / "zoo", workers=1))
+
+
 def test_unknown_names_and_missing_data(tmp_path):
     with pytest.raises(UnknownNameError, match="Known: digits-mlp, small-cnn"):
         generate("small-cnm", out=tmp_path / "zoo")
@@ -188,7 +220,7 @@ def test_commands_print_what_they_did(whole, capsys):
     assert f"Dataset version {whole.version}" in printed
     recipes()
     listing = capsys.readouterr().out
-    assert "digits-mlp  512" in listing
+    assert "digits-mlp    512 " in listing
     assert "4,970" in listing
 
 

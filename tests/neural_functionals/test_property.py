@@ -147,7 +147,7 @@ def test_loaded_task_predicts_the_same_without_data(store, finished):
     assert not task.training
     table = predictions(finished[0])
     weights = torch.from_numpy(zoo.open(store)["tiny"].weights(table["member"].to_numpy()))
-    batch = zoo.WeightBatch(weights, torch.empty(0), torch.empty(0), torch.empty(0))
+    batch = zoo.WeightBatch(weights, *[torch.empty(0)] * 4)
     expected = table["prediction"].to_torch()
     torch.testing.assert_close(task(batch), expected, rtol=1e-5, atol=1e-6)
 

@@ -64,3 +64,26 @@ def test_unfinished_populations_are_refused(tmp_path):
     with pytest.raises(StoreError, match="not complete"):
         to_hdf5(zoo.open(tmp_path / "part.zarr"), tmp_path / "part.h5")
     assert not (tmp_path / "part.h5").exists()
+
+
+def test_long_recipes_and_adopted_splits_survive(tmp_path):
+    names = [f"a-member-with-a-long-name-{i:05}" for i in range(3_000)]  # over HDF5's 64 KiB
+    made = tiny_population(
+        tmp_path / "a.zarr", recipe={"name": "convert", "text": {"source": names}}
+    )
+    made.writer("tiny").adopt_split("theirs", {"train": [1, 2], "test": [0]}, source="paper.json")
+    back = from_hdf5(to_hdf5(zoo.open(made.path), tmp_path / "a.h5"), tmp_path / "b.zarr")
+    assert back["tiny"].recipe["text"]["source"] == names
+    parts = {part: ids.tolist() for part, ids in back["tiny"].split("theirs").items()}
+    assert parts == {"train": [1, 2], "validation": [], "test": [0]}
+    assert back.version == zoo.open(made.path).version
+
+
+def test_files_of_an_older_layout_are_read(tiny, tmp_path):
+    file = to_hdf5(tiny, tmp_path / "old.h5")
+    with h5py.File(file, "a") as content:
+        group = content["populations/tiny"]
+        text = group["spec"].asstr()[()]
+        del group["spec"]
+        group.attrs["spec"] = text
+    assert from_hdf5(file, tmp_path / "back.zarr").version == tiny.version

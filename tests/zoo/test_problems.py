@@ -9,7 +9,16 @@ import torch
 
 from zoo.errors import MissingDataError, UnknownNameError
 from zoo.networks import build
-from zoo.problems import METRICS, IDXFormatError, evaluate, load, read_idx, score
+from zoo.problems import (
+    METRICS,
+    SIGNAL_METRICS,
+    IDXFormatError,
+    evaluate,
+    load,
+    read_idx,
+    score,
+    score_signals,
+)
 
 
 def write_idx(path, array):
@@ -76,6 +85,34 @@ def test_images_and_labels_must_match(idx_folder):
     write_idx(idx_folder / "train-labels-idx1-ubyte", np.arange(6))
     with pytest.raises(IDXFormatError, match="one data set"):
         load({"name": "idx"}, data=idx_folder)
+
+
+def test_signals_are_the_images_pixel_by_pixel(idx_folder):
+    problem = load({"name": "idx-signals"}, data=idx_folder)
+    images = load({"name": "idx"}, data=idx_folder)
+    assert problem.num_signals == 12
+    assert problem.metrics == SIGNAL_METRICS
+    assert problem.train_inputs.shape == (12, 2)
+    pixels = torch.cat([images.train_inputs, images.test_inputs])
+    for row, column in ((0, 0), (1, 2), (3, 1)):
+        place = row * 3 + column
+        middle = [(2 * row + 1) / 4 - 1, (2 * column + 1) / 3 - 1]
+        np.testing.assert_allclose(problem.train_inputs[place], middle, atol=1e-6)
+        torch.testing.assert_close(problem.train_targets[:, place, 0], pixels[:, 0, row, column])
+    assigned = problem.assign(np.array([1, 11, 12]))
+    assert assigned["signal"].tolist() == [1, 11, 0]
+    labels = torch.cat([images.train_targets, images.test_targets])
+    assert assigned["label"].tolist() == labels[[1, 11, 0]].tolist()
+    assert images.assign(np.array([1, 11])) == {}
+    assert load({"name": "digit-signals"}).train_targets.shape == (1797, 64, 1)
+
+
+def test_signal_scores_are_those_of_the_definition():
+    outputs = torch.tensor([[[0.5, 1.0]], [[0.0, 0.0]], [[torch.nan, 0.0]]])
+    targets = torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]]])
+    error, ratio = score_signals(outputs, targets, peak=2.0)
+    np.testing.assert_allclose(error, [0.625, 0, np.nan])
+    np.testing.assert_allclose(ratio, [10 * np.log10(4 / 0.625), 200, np.nan], rtol=1e-6)
 
 
 def test_unknown_problem_lists_the_known():

@@ -24,8 +24,8 @@ from zoo.errors import (
 )
 from zoo.networks import build
 from zoo.schema import ColumnSpec, PopulationSpec, default_block_size
-from zoo.store.chunks import ChunkRecord
-from zoo.store.ledger import Ledger, LedgerEntry
+from zoo.store.disk.chunks import ChunkRecord
+from zoo.store.disk.ledger import Ledger, LedgerEntry
 from zoo.testing import (
     TINY_COLUMNS,
     TINY_NETWORK,
@@ -89,8 +89,8 @@ def test_declarations_round_trip(population):
     assert (population.recipe, population.environment) == (spec.recipe, spec.environment)
     assert population.columns == spec.columns
     assert population.metrics == spec.metrics
-    assert population.checkpoints.tolist() == [0, 2, 5]
-    assert population.checkpoints.dtype == population.member_ids.dtype == np.int64
+    assert population.epochs.tolist() == [0, 2, 5]
+    assert population.epochs.dtype == population.member_ids.dtype == np.int64
     assert (population.num_members, population.is_complete) == (40, True)
     assert PopulationSpec.from_attributes("tiny", spec.to_attributes()) == spec
 
@@ -235,17 +235,20 @@ def test_reading_changes_nothing_on_disk(path):
 def test_the_format_document_is_enough(path, population):
     """Version and checksums, written again from FORMAT.md alone."""
     lines = []
-    for file in sorted((path / "_ledger/tiny").iterdir()):
-        entry = json.loads(file.read_text())
+    head, *entries = map(json.loads, (path / "_ledger/tiny.jsonl").read_text().splitlines())
+    attributes = json.loads((path / "populations/tiny/zarr.json").read_text())["attributes"]
+    for entry in (head, *entries, dict(attributes)):
         checksum = entry.pop("crc32c")
         text = json.dumps(entry, separators=(",", ":"), sort_keys=True)
         assert f"{google_crc32c.value(text.encode()):08x}" == checksum
+    assert head == {"blocks": [[0, 3]], "population": "tiny"}
+    assert [entry["block"] for entry in entries] == [0, 1, 2]
+    for entry in entries:
         for key, (size, crc) in entry["chunks"].items():
             data = (path / "populations/tiny" / key).read_bytes()
             assert len(data) == size
             assert f"{google_crc32c.value(data[:-4]):08x}" == data[-4:][::-1].hex() == crc
             lines.append(f"tiny/{key} {crc}")
-    attributes = json.loads((path / "populations/tiny/zarr.json").read_text())["attributes"]
     structure = {key: attributes["space"][key] for key in ("tensors", "groups", "tied")}
     space = json.dumps(structure, separators=(",", ":"))
     fingerprint = hashlib.sha256(space.encode()).hexdigest()[:12]

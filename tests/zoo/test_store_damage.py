@@ -4,19 +4,21 @@ import os
 import resource
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 import zoo
 from zoo.errors import DamagedChunkError, StoreError
-from zoo.store.check import check
-from zoo.store.chunks import ChunkRecord
-from zoo.store.gather import RowReader
-from zoo.store.ledger import LedgerEntry
+from zoo.store.disk.chunks import ChunkRecord
+from zoo.store.disk.ledger import LedgerEntry
+from zoo.store.disk.metadata import consolidate
+from zoo.store.reading.gather import RowReader
+from zoo.store.upkeep.check import check
 from zoo.testing import tiny_block, tiny_population, tiny_spec, write_tiny_block
 
 MODES = ("ram", "pread", "mmap")
@@ -116,20 +118,87 @@ def test_damaged_metric_and_column(path):
     assert {damage.array for damage in check(path).damaged} == {"metrics/test_loss", "columns/seed"}
 
 
+def loosen(path: Path) -> None:
+    """Put the gathered ledger's entries into single files, as before finishing."""
+    gathered = path / "_ledger/tiny.jsonl"
+    (path / "_ledger/tiny").mkdir(exist_ok=True)
+    for line in gathered.read_text().splitlines()[1:]:
+        entry = LedgerEntry.from_json(line)
+        (path / f"_ledger/tiny/{entry.block:06d}.json").write_text(entry.to_json())
+    gathered.unlink()
+
+
 @pytest.mark.parametrize("harm", [truncate, lambda file: flip(file, 200)])
 def test_damaged_ledger_entry(path, harm):
+    loosen(path)
     harm(path / "_ledger/tiny/000001.json")
     with pytest.raises(DamagedChunkError, match=r"Ledger entry .*000001\.json"):
         zoo.open(path)["tiny"].weights([20])
     report = check(path)
     assert [damage.array for damage in report.damaged] == ["ledger"]
     assert report.damaged[0].members == tuple(range(16, 32))
+    assert report.populations[0].lost_cells == tuple(
+        (member, epoch) for member in range(16, 32) for epoch in (0, 2, 5)
+    )
 
 
 def test_moved_ledger_entry(path):
+    loosen(path)
     shutil.copy(path / "_ledger/tiny/000000.json", path / "_ledger/tiny/000001.json")
     with pytest.raises(DamagedChunkError, match="was moved"):
         zoo.open(path)["tiny"].weights([20])
+
+
+def test_a_damaged_line_loses_its_block_alone(path):
+    """Every byte of the second block's line in turn: the others are read, the damage is named."""
+    wanted = tiny_block(tiny_spec(), range(40))["weights"]
+    file = path / "_ledger/tiny.jsonl"
+    intact = file.read_bytes()
+    lines = intact.split(b"\n")
+    start = len(lines[0]) + 1 + len(lines[1]) + 1
+    for position in range(start, start + len(lines[2]), 37):
+        flip(file, position)
+        population = zoo.open(path)["tiny"]
+        assert population.is_complete
+        np.testing.assert_array_equal(
+            population.weights([15, 39], checkpoint=0), wanted[[15, 39], 0]
+        )
+        with pytest.raises(DamagedChunkError, match=r"tiny\.jsonl.*nothing of block 1"):
+            population.weights([20])
+        (found,) = check(path).damaged
+        assert (found.array, found.block) == ("ledger", 1)
+        file.write_bytes(intact)
+
+
+def test_every_byte_of_the_gathered_ledger_counts(path):
+    file = path / "_ledger/tiny.jsonl"
+    intact = file.read_bytes()
+    ends = [i for i, byte in enumerate(intact) if byte == ord("\n")]
+    head = range(0, ends[0], 7)
+    for position in (*head, *ends):
+        flip(file, position)
+        assert zoo.open(path)["tiny"].is_complete
+        assert not check(path).ok
+        file.write_bytes(intact)
+    file.write_bytes(intact[: ends[1] + 1])  # cut at the end of a line
+    assert zoo.open(path)["tiny"].is_complete
+    assert {damage.block for damage in check(path).damaged} == {1, 2}
+
+
+def test_the_two_ledgers_must_agree(path):
+    """A block in both is the trace of a kill while gathering; with other numbers it is damage."""
+    gathered = (path / "_ledger/tiny.jsonl").read_bytes()
+    loosen(path)
+    (path / "_ledger/tiny.jsonl").write_bytes(gathered)
+    assert check(path).ok
+    assert zoo.open(path)["tiny"].is_complete
+    single = path / "_ledger/tiny/000001.json"
+    entry = LedgerEntry.from_json(single.read_text())
+    chunks = entry.chunks | {"weights/c/1/0/0": ChunkRecord(3012, 1)}
+    single.write_text(replace(entry, chunks=chunks).to_json())
+    with pytest.raises(DamagedChunkError, match="they differ"):
+        zoo.open(path)["tiny"].weights([20])
+    assert [damage.block for damage in check(path).damaged] == [1]
 
 
 def test_damaged_split(path):
@@ -169,8 +238,10 @@ def test_metadata_that_lies(path):
 
 def test_checkpoint_axis_that_lies(path):
     zarr.open_array(path / "populations/tiny/checkpoint", mode="r+")[:] = np.array([0, 2, 6])
-    with pytest.raises(StoreError, match=r"checkpoint axis of .*\(0, 2, 5\)"):
-        check(path)
+    report = check(path)
+    assert not report.ok
+    (fault,) = report.populations[0].faults
+    assert "(0, 2, 5), but it holds other epochs" in fault
 
 
 # ---- kills --------------------------------------------------------------------------------------
@@ -268,7 +339,7 @@ def test_check_lists_broken_weights_of_sound_members(tmp_path):
 # ---- reading ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("io", MODES)
 def test_few_handles_suffice(path, io, monkeypatch):
-    monkeypatch.setattr("zoo.store.gather._handle_limit", lambda: 2)
+    monkeypatch.setattr("zoo.store.reading.sources._handle_limit", lambda: 2)
     population = zoo.open(path)["tiny"]
     reader = RowReader(population._files, io=io)
     rng = np.random.default_rng(0)
@@ -342,17 +413,20 @@ def recode(path: Path, *, dtype: str, compressors: list[object]) -> None:
         dimension_names=names,
     )
     new[:] = values.astype(dtype)
+    loosen(path)
     for file in (path / "_ledger/tiny").iterdir():
         entry = LedgerEntry.from_json(file.read_text())
         for key in entry.chunks:
             data = (path / "populations/tiny" / key).read_bytes()
             entry.chunks[key] = ChunkRecord(len(data), int.from_bytes(data[-4:], "little"))
         file.write_text(entry.to_json())
+    consolidate(path / "populations/tiny")
+    consolidate(path)
 
 
 @pytest.mark.parametrize("io", MODES)
 def test_other_codecs_are_read_by_zarr(path, io):
-    recode(path, dtype="float32", compressors=[BloscCodec(cname="lz4", shuffle="bitshuffle")])
+    recode(path, dtype="float32", compressors=[ZstdCodec(level=1)])
     population = zoo.open(path)["tiny"]
     wanted = tiny_block(tiny_spec(), range(40), diverged=(7,))["weights"]
     members, checkpoints = np.array([39, 0, 17, 17, 7]), np.array([2, 0, 1, 2, 2])
@@ -378,7 +452,7 @@ def test_half_precision_archives(path, io):
 
 
 def test_ledger_holds_no_times(path, tmp_path):
-    entry = json.loads((path / "_ledger/tiny/000002.json").read_text())
+    entry = json.loads((path / "_ledger/tiny.jsonl").read_text().splitlines()[-1])
     assert set(entry) == {"block", "chunks", "crc32c", "members", "population"}
     assert entry["members"] == [32, 40]
     assert len(entry["chunks"]) == 3 + 4 + 6 + 1

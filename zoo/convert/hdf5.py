@@ -2,7 +2,7 @@
 
 The file mirrors the zoo: ``populations/NAME`` with datasets ``weights``, ``metrics/*``,
 ``columns/*`` and ``splits/*``, dimension scales ``member`` and ``checkpoint``, Fletcher-32
-checksums, and the population's description as JSON in the attribute ``spec``.
+checksums, and the population's description as JSON in the dataset ``spec``.
 """
 
 import json
@@ -22,14 +22,16 @@ from zoo.schema import (
     MEMBER,
     METRICS,
     PARAMETER,
+    PARTS,
     POPULATIONS,
     SPLITS,
     VERSION_KEY,
     WEIGHTS,
     PopulationSpec,
 )
+from zoo.splits import NO_PART
 from zoo.store import Population, Zoo, create
-from zoo.store.frozen import split_attributes, split_names
+from zoo.store.disk.frozen import split_how, split_names
 
 _SPEC = "spec"
 
@@ -51,6 +53,15 @@ def to_hdf5(zoo: Zoo, path: Path) -> Path:
             _write(file.create_group(f"{POPULATIONS}/{name}"), zoo[name], zoo.path)
     partial.replace(path)
     return path
+
+
+def is_ours(path: Path) -> bool:
+    """Tell a file that :func:`to_hdf5` wrote from other people's HDF5 files."""
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs.get(FORMAT_KEY) == FORMAT)
+    except OSError:
+        return False
 
 
 def from_hdf5(path: Path, out: Path) -> Zoo:
@@ -83,8 +94,10 @@ def _write(group: h5py.Group, population: Population, root: Path) -> None:
             f"Population {population.name!r} is not complete. Finish it, then convert the zoo."
         )
     spec = population.spec
-    group.attrs[_SPEC] = json.dumps(spec.to_attributes())
-    shape = (spec.num_members, len(spec.checkpoints), spec.space.num_parameters)
+    # a dataset: HDF5 attributes end at 64 KiB, names of converted members do not
+    text = json.dumps(spec.to_attributes())
+    group.create_dataset(_SPEC, data=text, dtype=h5py.string_dtype())
+    shape = (spec.num_members, len(spec.checkpoints), spec.weight_space.num_parameters)
     chunks = (min(spec.block_size, spec.num_members), 1, shape[2])
     weights = group.create_dataset(WEIGHTS, shape, "<f4", chunks=chunks, fletcher32=True)
     for block in range(spec.num_blocks):
@@ -106,7 +119,7 @@ def _write(group: h5py.Group, population: Population, root: Path) -> None:
     folder = root / POPULATIONS / population.name
     for name in split_names(folder):
         part = group.create_group(f"{SPLITS}/{name}")
-        part.attrs["how"] = json.dumps(split_attributes(folder, name))
+        part.attrs["how"] = json.dumps(split_how(folder, name))
         for key, ids in population.split(name).items():
             part.create_dataset(key, data=ids)
     _scale(group, MEMBER, np.arange(shape[0]), 0)
@@ -124,7 +137,8 @@ def _scale(group: h5py.Group, name: str, values: np.ndarray, axis: int) -> None:
 
 
 def _read(zoo: Zoo, name: str, group: h5py.Group) -> None:
-    attributes: dict[str, Any] = json.loads(group.attrs[_SPEC])
+    text = group[_SPEC].asstr()[()] if _SPEC in group else group.attrs[_SPEC]
+    attributes: dict[str, Any] = json.loads(text)
     spec = PopulationSpec.from_attributes(name, attributes)
     writer = zoo.writer(name) if name in zoo else zoo.create_population(spec)
     for block in sorted(set(range(spec.num_blocks)) - writer.committed):
@@ -139,8 +153,10 @@ def _read(zoo: Zoo, name: str, group: h5py.Group) -> None:
             },
         )
     for split, part in group.get(SPLITS, {}).items():
-        how = json.loads(part.attrs["how"])
-        writer.create_split(split, seed=how["seed"], fractions=how["fractions"])
+        codes = np.full(spec.num_members, NO_PART, dtype=np.int8)
+        for code, key in enumerate(PARTS):
+            codes[part[key][:]] = code
+        writer.freeze_split(split, codes, how=json.loads(part.attrs["how"]))
     writer.finish()
 
 

@@ -8,23 +8,37 @@ from torch import Tensor, nn
 
 from zoo.errors import InvalidConfigError, unknown_name
 from zoo.networks.activation import ACTIVATIONS, Activation
+from zoo.networks.actor_critic import ActorCritic, ActorCriticConfig
 from zoo.networks.cnn import CNN, CNNConfig
 from zoo.networks.dropout import Dropout
+from zoo.networks.lenet import LeNet, LeNetConfig
 from zoo.networks.mlp import MLP, MLPConfig
+from zoo.networks.resnet import ResNet, ResNetConfig
 from zoo.networks.siren import Siren, SirenConfig
+from zoo.networks.tandem import Tandem, TandemConfig
 
 __all__ = [
     "ACTIVATIONS",
     "CNN",
+    "FACTORY",
     "MLP",
     "NETWORKS",
+    "UNKNOWN",
     "Activation",
+    "ActorCritic",
+    "ActorCriticConfig",
     "CNNConfig",
     "Dropout",
+    "LeNet",
+    "LeNetConfig",
     "MLPConfig",
     "NetworkConfig",
+    "ResNet",
+    "ResNetConfig",
     "Siren",
     "SirenConfig",
+    "Tandem",
+    "TandemConfig",
     "build",
     "example_input",
     "from_dict",
@@ -47,8 +61,27 @@ class NetworkConfig(Protocol):
 
 
 NETWORKS: dict[str, type[Any]] = {
-    config.name: config for config in (MLPConfig, CNNConfig, SirenConfig)
+    config.name: config
+    for config in (
+        MLPConfig,
+        CNNConfig,
+        LeNetConfig,
+        ResNetConfig,
+        SirenConfig,
+        TandemConfig,
+        ActorCriticConfig,
+    )
 }
+
+
+UNKNOWN: dict[str, Any] = {
+    "name": "unknown",
+    "stored": "names and shapes only, without symmetry; build the network yourself",
+}
+"""Network of a population whose architecture nobody gave when it was converted."""
+
+FACTORY: dict[str, Any] = {"name": "factory"}
+"""Network of a population that was converted with a function of the user's, in ``factory``."""
 
 
 def to_dict(config: NetworkConfig) -> dict[str, Any]:
@@ -67,9 +100,11 @@ def from_dict(values: Mapping[str, Any]) -> NetworkConfig:
     UnknownNameError
         If no network has that name.
     InvalidConfigError
-        If a field is unknown or missing.
+        If a field is unknown or missing, or the network is not one that this package can build.
     """
     name = values.get("name")
+    if name in (UNKNOWN["name"], FACTORY["name"]):
+        raise InvalidConfigError(_foreign(values))
     if name not in NETWORKS:
         raise unknown_name("network", name, NETWORKS)
     plain = {
@@ -95,3 +130,16 @@ def build(config: NetworkConfig | Mapping[str, Any]) -> nn.Module:
 def example_input(config: NetworkConfig | Mapping[str, Any], batch: int = 2) -> Tensor:
     """Make an input of the shape that the network takes, with ``batch`` samples."""
     return (from_dict(config) if isinstance(config, Mapping) else config).example_input(batch)
+
+
+def _foreign(values: Mapping[str, Any]) -> str:
+    """Say why a network that was converted cannot be rebuilt, and what to do."""
+    way_out = "build the network yourself and load population.state_dict(member_id) into it"
+    if values["name"] == FACTORY["name"]:
+        return (
+            f"This network is made by {values.get('factory')}, outside of this package: {way_out}."
+        )
+    return (
+        "The architecture of these networks is not known: their tensors were converted with names "
+        f"and shapes only. Either {way_out}, or convert them again with --network or --factory."
+    )

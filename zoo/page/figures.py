@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
 
+from zoo.layout import Ragged
 from zoo.page.panel import ACCURACY_COLOURS, BAND, BLUE, INNER_BAND, QUALITATIVE, Panel, styled
 from zoo.schema import DIVERGED, ColumnSpec
 from zoo.store import Population
@@ -37,7 +38,7 @@ def histogram(population: Population) -> Panel:
     figure.update_yaxes(title="members")
     return Panel(
         title="Accuracy",
-        caption=f"Test accuracy at epoch {population.checkpoints[-1]} of {len(values):,} members; "
+        caption=f"Test accuracy at epoch {population.epochs[-1]} of {len(values):,} members; "
         f"median {np.median(values):.3f}. {diverged:,} diverged members are not shown.",
         figure=styled(figure),
     )
@@ -47,7 +48,7 @@ def learning_curves(population: Population) -> Panel:
     """Accuracy over epochs: median, quantile bands and single members."""
     curves = population.metric(ACCURACY)
     curves = curves[~np.isnan(curves).all(axis=1)]
-    epochs = population.checkpoints
+    epochs = population.epochs
     low, quarter, middle, three, high = np.nanquantile(
         curves, (0.05, 0.25, 0.5, 0.75, 0.95), axis=0
     )
@@ -147,7 +148,7 @@ def _against(table: pl.DataFrame, column: ColumnSpec) -> go.Scattergl | go.Box:
 def pca(population: Population) -> Panel | None:
     """First two principal components of the final weights, coloured by accuracy."""
     table = population.table.filter(pl.col(ACCURACY).is_not_nan() & ~pl.col(DIVERGED))
-    if table.height < 3:
+    if table.height < 3 or isinstance(population.spec.space, Ragged):
         return None
     table = table.gather_every(-(-table.height // _MAX_PCA_MEMBERS))
     weights = population.weights(table["member"].to_numpy()).astype(np.float64)

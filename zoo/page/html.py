@@ -7,8 +7,10 @@ from pathlib import Path
 import polars as pl
 from plotly.offline import get_plotlyjs
 
+from zoo.layout import Ragged
 from zoo.page import figures
 from zoo.page.panel import Panel
+from zoo.schema import PopulationSpec
 from zoo.store import Population, Zoo
 
 _STYLE = """
@@ -62,7 +64,7 @@ def write_page(
             "with the smallest and the largest in brackets.</p></section>"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(render(zoo.path.name, f"dataset version {zoo.version}", sections))
+    out.write_text(render(zoo.name, f"dataset version {zoo.version}", sections))
     return out
 
 
@@ -86,14 +88,12 @@ def _population(population: Population) -> str:
 
 def facts_of(population: Population) -> list[tuple[str, str]]:
     """Describe a population in rows of label and text."""
-    space = population.space
-    groups = ", ".join(f"{group.name} ({group.size})" for group in space.groups)
-    checkpoints = ", ".join(map(str, population.checkpoints))
+    checkpoints = ", ".join(map(str, population.epochs))
     return [
         ("members", f"{population.num_members:,}" + ("" if population.is_complete else " so far")),
-        ("checkpoints", f"{len(population.checkpoints)} (epochs {checkpoints})"),
-        ("numbers per checkpoint", f"{space.num_parameters:,}"),
-        ("neuron groups", groups or "none"),
+        ("checkpoints", f"{len(population.epochs)} (epochs {checkpoints})"),
+        *_space_facts(population),
+        ("stored", _storage_fact(population.spec)),
         ("metrics", ", ".join(population.metrics)),
         ("columns", ", ".join(column.name for column in population.columns)),
         ("network", _pairs(population.network)),
@@ -101,6 +101,29 @@ def facts_of(population: Population) -> list[tuple[str, str]]:
         ("made by", _pairs(population.environment)),
         ("version", population.version),
     ]
+
+
+def _space_facts(population: Population) -> list[tuple[str, str]]:
+    space = population.spec.space
+    if isinstance(space, Ragged):
+        distinct = len({architecture.space for architecture in space.architectures})
+        count, low, high = len(space.architectures), space.sizes.min(), space.sizes.max()
+        return [
+            ("architectures", f"{count:,} of {distinct:,} weight spaces"),
+            ("numbers per checkpoint", f"{low:,} to {high:,}"),
+        ]
+    groups = ", ".join(f"{group.name} ({group.size})" for group in space.groups)
+    return [
+        ("numbers per checkpoint", f"{space.num_parameters:,}"),
+        ("neuron groups", groups or "none"),
+    ]
+
+
+def _storage_fact(spec: PopulationSpec) -> str:
+    text = f"{spec.storage.tier} tier, blocks of {spec.block_size} members"
+    if not spec.sources:
+        return text
+    return f"{text}; repacked from {', '.join(f'{s.version} ({s.dtype})' for s in spec.sources)}"
 
 
 def _pairs(mapping: Mapping[str, object]) -> str:

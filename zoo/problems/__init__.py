@@ -1,31 +1,57 @@
 """What members are trained for: data, loss and metrics."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import unknown_name
+from zoo.problems.cifar import CIFARFormatError, cifar10
 from zoo.problems.digits import digits
 from zoo.problems.idx import IDXFormatError, idx, read_idx
-from zoo.problems.problem import METRICS, Problem, decide_with, evaluate, score
+from zoo.problems.images import ImageFormatError, images
+from zoo.problems.problem import (
+    METRICS,
+    SIGNAL_METRICS,
+    Problem,
+    decide_with,
+    evaluate,
+    score,
+    score_signals,
+)
+from zoo.problems.signals import digit_signals, idx_signals, image_signals, pixel_grid
 
 __all__ = [
     "METRICS",
     "PROBLEMS",
+    "SIGNAL_METRICS",
+    "CIFARFormatError",
     "IDXFormatError",
+    "ImageFormatError",
     "Problem",
+    "cifar10",
     "decide_with",
+    "digit_signals",
     "digits",
     "evaluate",
     "idx",
+    "idx_signals",
+    "image_signals",
+    "images",
     "load",
+    "pixel_grid",
     "read_idx",
     "score",
+    "score_signals",
 ]
 
-PROBLEMS = {
+PROBLEMS: dict[str, Callable[..., Problem]] = {
     "digits": lambda _: digits(),
     "idx": idx,
+    "images": images,
+    "cifar10": cifar10,
+    "digit-signals": lambda _: digit_signals(),
+    "idx-signals": idx_signals,
 }
 
 
@@ -35,11 +61,21 @@ def load(config: Mapping[str, Any], *, data: Path | None = None) -> Problem:
     Parameters
     ----------
     config
-        ``{"name": ...}``, as recipes and populations carry it.
+        ``{"name": ...}`` and the problem's options, as recipes and populations carry it.
     data
         Folder with the files, for problems that read files.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such problem, or it has no such option.
     """
     name = config.get("name")
     if name not in PROBLEMS:
         raise unknown_name("problem", name, PROBLEMS)
-    return PROBLEMS[name](data)
+    options = {option: value for option, value in config.items() if option != "name"}
+    known = [option for option in inspect.signature(PROBLEMS[name]).parameters][1:]
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of problem {name!r}", option, known)
+    return PROBLEMS[name](data, **options)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import MissingDataError, ZooError
+from zoo.problems.pixels import scaled
 from zoo.problems.problem import Problem
 
 _FILES = {
@@ -17,6 +18,7 @@ _FILES = {
     "test_inputs": "t10k-images-idx3-ubyte",
     "test_targets": "t10k-labels-idx1-ubyte",
 }
+_USUAL = (0.5, 0.5)
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -24,10 +26,17 @@ class IDXFormatError(ZooError, ValueError):
     """A file that is not an intact IDX file."""
 
 
-def idx(data: Path | None) -> Problem:
+def idx(data: Path | None, *, mean: float = 0.5, std: float = 0.5) -> Problem:
     """Load images and labels from four IDX or IDX.gz files in one folder.
 
-    Pixels are scaled from [0, 255] to [-1, 1]; images come as ``[n, 1, y, x]``.
+    Images come as ``[n, 1, y, x]``.
+
+    Parameters
+    ----------
+    data
+        The folder.
+    mean, std
+        Pixels are scaled to [0, 1], then by these; by default they end in [-1, 1].
 
     Raises
     ------
@@ -54,10 +63,10 @@ def idx(data: Path | None) -> Problem:
     }
     return Problem(
         name=data.resolve().name,
-        config={"name": "idx"},
-        train_inputs=_pixels(raw["train_inputs"]),
+        config={"name": "idx"} | ({} if (mean, std) == _USUAL else {"mean": mean, "std": std}),
+        train_inputs=_pixels(raw["train_inputs"], mean, std),
         train_targets=targets["train"],
-        test_inputs=_pixels(raw["test_inputs"]),
+        test_inputs=_pixels(raw["test_inputs"], mean, std),
         test_targets=targets["test"],
         num_classes=int(max(part.max() for part in targets.values())) + 1,
     )
@@ -98,8 +107,10 @@ def _find(folder: Path, stem: str) -> Path:
     raise MissingDataError(f"Expected {stem} or {stem}.gz in {folder}. {_WANTED}")
 
 
-def _pixels(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(images.astype(np.float32) / 127.5 - 1)[:, None]
+def _pixels(images: np.ndarray, mean: float, std: float) -> Tensor:
+    if (mean, std) == _USUAL:  # rounded as in every zoo made so far
+        return torch.from_numpy(images.astype(np.float32) / 127.5 - 1)[:, None]
+    return scaled(images[:, None], mean=(mean,), std=(std,))
 
 
 _WANTED = (

@@ -6,13 +6,24 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from zoo.errors import InvalidConfigError, StoreError, WeightSpaceMismatchError, unknown_name
-from zoo.schema import COLUMNS, MEMBER, METRICS, WEIGHTS, ColumnSpec, PopulationSpec
+from zoo.layout import Architecture, Ragged
+from zoo.schema import (
+    ARCHITECTURE,
+    COLUMNS,
+    DIVERGED,
+    MEMBER,
+    METRICS,
+    OFFSET,
+    WEIGHTS,
+    ColumnSpec,
+    PopulationSpec,
+)
 
 
 def check_block(
     spec: PopulationSpec,
     block: int,
-    weights: np.ndarray,
+    weights: np.ndarray | Sequence[np.ndarray],
     metrics: Mapping[str, ArrayLike],
     columns: Mapping[str, ArrayLike],
 ) -> dict[str, np.ndarray]:
@@ -37,8 +48,7 @@ def check_block(
     _check_names("metrics", metrics, spec.metrics, where)
     _check_names("columns", columns, [column.name for column in spec.columns], where)
     rows, epochs = len(members), len(spec.checkpoints)
-    values = {WEIGHTS: _check_weights(spec, weights, rows, where)}
-    values[MEMBER] = np.arange(members.start, members.stop, dtype=np.int64)
+    values = {MEMBER: np.arange(members.start, members.stop, dtype=np.int64)}
     for name in spec.metrics:
         numbers = _check_numbers(name, metrics[name], (rows, epochs), "f", where)
         values[f"{METRICS}/{name}"] = numbers
@@ -46,11 +56,17 @@ def check_block(
         values[f"{COLUMNS}/{column.name}"] = _check_column(
             column, columns[column.name], rows, where
         )
+    if isinstance(spec.space, Ragged):
+        own = _architectures(spec.space, values[f"{COLUMNS}/{ARCHITECTURE}"], where)
+        values |= _ragged_row(spec, own, weights, where)
+    else:
+        values[WEIGHTS] = _check_weights(spec, np.asarray(weights), rows, where)
+    _check_rounding(spec, members, weights, values)
     return values
 
 
 def _check_weights(spec: PopulationSpec, weights: np.ndarray, rows: int, where: str) -> np.ndarray:
-    wanted = (rows, len(spec.checkpoints), spec.space.num_parameters)
+    wanted = (rows, len(spec.checkpoints), spec.row_length)
     if weights.ndim == 3 and weights.shape[-1] != wanted[-1]:
         raise WeightSpaceMismatchError(
             f"Expected weights of {wanted[-1]} parameters for weight space "
@@ -64,6 +80,70 @@ def _check_weights(spec: PopulationSpec, weights: np.ndarray, rows: int, where: 
             "a chunk would silently erase the rest."
         )
     return weights
+
+
+def _architectures(ragged: Ragged, column: np.ndarray, where: str) -> list[Architecture]:
+    count = len(ragged.architectures)
+    if ((column < 0) | (column >= count)).any():
+        raise InvalidConfigError(
+            f"Expected positions 0 to {count - 1} of architectures in column {ARCHITECTURE!r} of "
+            f"{where}, got {column.min()} to {column.max()}."
+        )
+    return [ragged.architectures[position] for position in column.tolist()]
+
+
+def _ragged_row(
+    spec: PopulationSpec,
+    architectures: Sequence[Architecture],
+    weights: Sequence[np.ndarray] | np.ndarray,
+    where: str,
+) -> dict[str, np.ndarray]:
+    """Lay members out as one row ``[1, C, row_length]``, and say where each starts."""
+    wanted = [(len(spec.checkpoints), each.num_parameters) for each in architectures]
+    given = [(vector.shape, vector.dtype) for vector in weights]
+    if given != [(shape, np.dtype(np.float32)) for shape in wanted]:
+        raise WeightSpaceMismatchError(
+            f"Expected for each member of {where} an array [checkpoint, parameter] of its "
+            f"architecture, float32, shapes {_shorten(wanted)}, got {_shorten(given)}. "
+            "Were they made by other networks?"
+        )
+    offsets = np.cumsum([0, *(size for _, size in wanted)])
+    if offsets[-1] > spec.row_length:
+        raise StoreError(
+            f"Expected at most {spec.row_length} numbers in a row of weights, as the population "
+            f"was planned, got {offsets[-1]} in {where}. Write members as `Ragged.plan` saw them."
+        )
+    row = np.full((1, len(spec.checkpoints), spec.row_length), np.nan, dtype=np.float32)
+    np.concatenate(list(weights), axis=1, out=row[0, :, : offsets[-1]])
+    return {WEIGHTS: row, OFFSET: offsets[:-1].astype(np.int64)}
+
+
+def _check_rounding(
+    spec: PopulationSpec,
+    members: range,
+    weights: Sequence[np.ndarray] | np.ndarray,
+    values: Mapping[str, np.ndarray],
+) -> None:
+    """Refuse weights of a sound member that the stored dtype has no room for."""
+    if spec.storage.dtype == "float32":
+        return
+    most = float(np.finfo(spec.storage.dtype).max)
+    diverged = values[f"{COLUMNS}/{DIVERGED}"]
+    for member, vectors, is_diverged in zip(members, weights, diverged, strict=True):
+        with np.errstate(over="ignore"):
+            overflown = np.isinf(vectors.astype(spec.storage.dtype)) & np.isfinite(vectors)
+        if overflown.any() and not is_diverged:
+            raise StoreError(
+                f"Expected weights between -{most:g} and {most:g}, which {spec.storage.dtype} "
+                f"holds, got {np.abs(vectors[overflown]).max():g} in member {member} of population "
+                f"{spec.name!r}, which is not marked as diverged. Store it in float32: tier hot or "
+                "archive."
+            )
+
+
+def _shorten(shapes: Sequence[object]) -> str:
+    shown = ", ".join(map(str, shapes[:4]))
+    return f"{shown}, ... ({len(shapes)})" if len(shapes) > 4 else shown
 
 
 def _check_names(

@@ -3,25 +3,32 @@
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from zoo.errors import StoreError
-from zoo.schema import CHUNKS, COLUMNS, DEFAULT_SPLIT, LINEAGE, POPULATIONS, TABLE, PopulationSpec
-from zoo.splits import DEFAULT_FRACTIONS, assign
-from zoo.store.arrays import (
+from zoo.grouping import DEFAULT_FRACTIONS
+from zoo.schema import CHUNKS, COLUMNS, DEFAULT_SPLIT, LINEAGE, POPULATIONS, PopulationSpec
+from zoo.splits import SplitRule, adopt, check_codes
+from zoo.store.disk.arrays import (
     ArrayLayout,
     block_arrays,
-    consolidate,
     read_layout,
     sync_directory,
 )
-from zoo.store.chunks import Bytes, ChunkRecord, encode, is_temporary, write_temporary
-from zoo.store.files import PopulationFiles, read_spec
-from zoo.store.frozen import split_names, write_split
+from zoo.store.disk.chunks import Bytes, ChunkRecord, encode, write_temporary
+from zoo.store.disk.claims import block_claim, coordinator_claim, remove_claims
+from zoo.store.disk.files import PopulationFiles, read_spec
+from zoo.store.disk.frozen import split_names, write_split
+from zoo.store.disk.ledger import Ledger, LedgerEntry
+from zoo.store.disk.leftovers import temporaries
+from zoo.store.disk.metadata import consolidate
+from zoo.store.disk.place import LocalPlace
+from zoo.store.growth import grow
 from zoo.store.incoming import check_block
-from zoo.store.ledger import Ledger, LedgerEntry
+from zoo.store.population import Population
 
 _DISK_BLOCK = 4096
 
@@ -43,7 +50,7 @@ class PopulationWriter:
         self.spec: PopulationSpec = read_spec(self.path, name)
         self._ledger = Ledger(root, name)
         self._layouts = {array: read_layout(self.path, array) for array in block_arrays(self.spec)}
-        if not all(layout.is_plain for layout in self._layouts.values()):
+        if not all(layout.is_known for layout in self._layouts.values()):
             raise StoreError(
                 f"Population {name!r} in {root} was stored with other codecs and is read only. "
                 "Write a new population instead."
@@ -86,7 +93,7 @@ class PopulationWriter:
         self,
         block: int,
         *,
-        weights: np.ndarray,
+        weights: np.ndarray | Sequence[np.ndarray],
         metrics: Mapping[str, ArrayLike],
         columns: Mapping[str, ArrayLike],
     ) -> None:
@@ -97,7 +104,8 @@ class PopulationWriter:
         block
             Its number.
         weights
-            ``[n, C, P]`` float32, one row per member of :meth:`members_of`.
+            ``[n, C, P]`` float32, one row per member of :meth:`members_of`; for a ragged population
+            one array ``[C, P]`` per member, its own ``P``.
         metrics
             Each ``[n, C]``; all that the spec names.
         columns
@@ -120,8 +128,36 @@ class PopulationWriter:
         if block in self.committed:
             self._ledger.refuse_other(entry)
             return
-        self._place({key: file for key, (file, _) in encoded.items()})
-        self._ledger.publish(entry)
+        with block_claim(self.root, self.name, block):
+            if block in self.committed:  # by another owner, while this one came here
+                self._ledger.refuse_other(entry)
+                return
+            self._check_plan(block)
+            self._place({key: file for key, (file, _) in encoded.items()})
+            self._ledger.publish(entry)
+
+    def grow(self, num_members: int) -> None:
+        """Plan more members, as the coordinator; see :func:`zoo.store.growth.grow`.
+
+        Splits keep the members they were frozen with; the new ones are in no part of them.
+
+        Raises
+        ------
+        StoreError
+            If that is not more than now, or the last block is short and committed.
+        """
+        self.spec = grow(self.root, self.name, num_members)
+
+    def compact(self) -> None:
+        """Gather the ledger's entries into one file, as the coordinator; others may go on writing.
+
+        Raises
+        ------
+        DamagedChunkError
+            If an entry cannot be trusted.
+        """
+        with coordinator_claim(self.root):
+            self._ledger.compact()
 
     def create_split(
         self,
@@ -129,36 +165,116 @@ class PopulationWriter:
         *,
         seed: int,
         fractions: Sequence[float] = DEFAULT_FRACTIONS,
+        by: str | Sequence[str] = LINEAGE,
+        validation: str | None = None,
+        test: str | None = None,
     ) -> None:
-        """Freeze a split by lineage; see :func:`zoo.splits.assign`.
+        """Freeze a split: by families, by the values of columns, or by regions.
+
+        Takes what :class:`zoo.splits.SplitRule` takes; ``by`` may be one column.
+
+        Raises
+        ------
+        StoreError
+            If blocks are missing, or the name holds another split.
+        UnknownNameError
+            If a column does not exist.
+        InvalidConfigError
+            If the rule leaves no members for a part.
+        """
+        columns = (by,) if isinstance(by, str) else tuple(by)
+        rule = SplitRule(
+            seed=seed, fractions=fractions, by=columns, validation=validation, test=test
+        )
+        table = Population(self._complete()).table
+        codes = rule.codes(table, of=f"population {self.name!r}")
+        self.freeze_split(name, codes, how=rule.to_attributes())
+
+    def adopt_split(
+        self, name: str, parts: Mapping[str, ArrayLike], *, source: str = "explicit lists"
+    ) -> None:
+        """Freeze a split that somebody chose member by member; see :func:`zoo.splits.adopt`.
+
+        Parameters
+        ----------
+        name
+            Its name.
+        parts
+            Member ids of ``train``, ``validation`` and ``test``, or of some of them.
+        source
+            Where the parts come from, such as the name of a file.
 
         Raises
         ------
         StoreError
             If blocks are missing, or the name holds another split.
         """
-        files = self._complete()
-        codes = assign(files.array(f"{COLUMNS}/{LINEAGE}"), seed=seed, fractions=fractions)
-        write_split(self.path, name, codes, seed=seed, fractions=fractions, by=LINEAGE)
-        consolidate(self.path)
+        lineage = self._complete().array(f"{COLUMNS}/{LINEAGE}")
+        codes = adopt(parts, lineage, of=f"population {self.name!r}")
+        self.freeze_split(name, codes, how={"by": "list", "source": source})
+
+    def freeze_split(self, name: str, codes: np.ndarray, *, how: Mapping[str, Any]) -> None:
+        """Freeze the codes of a split that was made before, such as in the zoo this one copies.
+
+        Parameters
+        ----------
+        name
+            Its name.
+        codes
+            Per member ``[M]``: 0 train, 1 validation, 2 test, -1 none.
+        how
+            What the split says of how it was made, plain JSON.
+
+        Raises
+        ------
+        StoreError
+            If blocks are missing, or the name holds another split.
+        InvalidConfigError
+            If relatives are in different parts, or the codes are not one for each member.
+        """
+        lineage = self._complete().array(f"{COLUMNS}/{LINEAGE}")
+        check_codes(codes, lineage, of=f"population {self.name!r}")
+        with coordinator_claim(self.root):
+            write_split(self.path, name, codes, how=how)
+            consolidate(self.path)
+            consolidate(self.root)
 
     def finish(self, *, seed: int = 0, fractions: Sequence[float] = DEFAULT_FRACTIONS) -> None:
-        """Do the coordinator's last work: default split if absent, table, old temporary files.
+        """Do the coordinator's last work: one ledger file, default split if absent, table.
+
+        What killed writers left is removed.
 
         Raises
         ------
         StoreError
             If blocks are missing.
+        DamagedChunkError
+            If the ledger, or a metric or column, cannot be trusted.
         """
         from zoo.store.root import Zoo
 
-        self._complete()
-        self._remove_temporary()
-        if DEFAULT_SPLIT not in split_names(self.path):
-            self.create_split(DEFAULT_SPLIT, seed=seed, fractions=fractions)
-        zoo = Zoo(self.root, writable=True)
-        zoo.write_table()
-        consolidate(self.root)
+        with coordinator_claim(self.root):
+            self._complete()
+            self._remove_temporary()
+            self._ledger.compact()
+            if DEFAULT_SPLIT not in split_names(self.path):
+                self.create_split(DEFAULT_SPLIT, seed=seed, fractions=fractions)
+            Zoo(LocalPlace(self.root), writable=True).write_table()
+            consolidate(self.path)
+            consolidate(self.root)
+
+    def _check_plan(self, block: int) -> None:
+        """Refuse a block whose members the population's growth has changed meanwhile."""
+        planned = LocalPlace(self.path).node()["attributes"]["num_members"]
+        if planned == self.spec.num_members:
+            return
+        now = read_spec(self.path, self.name)
+        if now.members_of(block) != self.members_of(block):
+            raise StoreError(
+                f"Expected block {block} of population {self.name!r} in {self.root} to have "
+                f"{len(now.members_of(block))} members, since it grew to {now.num_members}, got "
+                f"{len(self.members_of(block))}. Open the writer again and make the block whole."
+            )
 
     def _complete(self) -> PopulationFiles:
         """Return the population as a reader sees it; it must have every block."""
@@ -174,9 +290,8 @@ class PopulationWriter:
 
     def _remove_temporary(self) -> None:
         """Remove what killed writers left; with every block committed nobody is writing."""
-        beside = [*self.root.glob(f".{TABLE}.*"), *self.path.parent.glob(f".{self.name}.*")]
-        inside = [*self.path.rglob(".*"), *self._ledger.folder.rglob(".*")]
-        for path in filter(is_temporary, beside + inside):
+        remove_claims(self.root, self.name)
+        for path in temporaries(self.root, self.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _entry(self, block: int, chunks: dict[str, ChunkRecord]) -> LedgerEntry:

@@ -1,9 +1,8 @@
 """Splits on disk: written once, hashed, never changed."""
 
-import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,16 @@ import zarr
 from zoo.errors import DamagedChunkError, StoreError, unknown_name
 from zoo.schema import MEMBER, PARTS, SPLITS, check_name
 from zoo.splits import digest
-from zoo.store.arrays import create_array, read_layout, sync_directory, sync_tree
-from zoo.store.chunks import TEMPORARY, decode, fault, is_temporary
+from zoo.store.disk.arrays import create_array, read_layout, sync_directory, sync_tree
+from zoo.store.disk.chunks import TEMPORARY, decode, fault
+from zoo.store.disk.place import Place, place_of
+
+_FLAGS = {"flag_values": list(range(len(PARTS))), "flag_meanings": " ".join(PARTS)}
 
 
-def split_names(population: Path) -> list[str]:
+def split_names(population: Path | Place) -> list[str]:
     """Return the names of a population's splits."""
-    folder = population / SPLITS
-    found = folder.glob("*/zarr.json")
-    return sorted(path.parent.name for path in found if not is_temporary(path.parent))
+    return place_of(population).nodes(SPLITS)
 
 
 def write_split(
@@ -29,11 +29,9 @@ def write_split(
     name: str,
     codes: np.ndarray,
     *,
-    seed: int,
-    fractions: Sequence[float],
-    by: str,
+    how: Mapping[str, Any],
 ) -> None:
-    """Freeze a split; writing the same one again does nothing.
+    """Freeze a split and how it was made; writing the same one again does nothing.
 
     Raises
     ------
@@ -41,14 +39,7 @@ def write_split(
         If the name holds another split.
     """
     check_name("split", name)
-    attributes = {
-        "seed": seed,
-        "fractions": list(fractions),
-        "by": by,
-        "sha256": digest(codes),
-        "flag_values": list(range(len(PARTS))),
-        "flag_meanings": " ".join(PARTS),
-    }
+    attributes = {**how, "sha256": digest(codes), **_FLAGS}
     target = population / SPLITS / name
     if not target.exists():
         _publish(target, codes, attributes)
@@ -60,8 +51,10 @@ def write_split(
         )
 
 
-def read_split(population: Path, name: str) -> np.ndarray:
-    """Return the codes of a split, ``[members planned]`` int8.
+def read_split(population: Path | Place, name: str) -> np.ndarray:
+    """Return the codes of a split, int8, one per member planned when it was frozen.
+
+    Members that a population grew by later are in no part.
 
     Raises
     ------
@@ -76,18 +69,24 @@ def read_split(population: Path, name: str) -> np.ndarray:
     if reason is not None:
         raise DamagedChunkError(
             f"Split {name!r} of {population} is damaged: {reason}. Restore the folder "
-            f"{population / SPLITS / name} from a backup."
+            f"{population}/{SPLITS}/{name} from a backup."
         )
     return _codes(population, name)
 
 
-def split_fault(population: Path, name: str) -> str | None:
+def split_fault(population: Path | Place, name: str) -> str | None:
     """Say what is wrong with a split; ``None`` when nothing is."""
-    layout = read_layout(population, f"{SPLITS}/{name}")
-    path = population / layout.key((0,))
-    if not path.exists():
+    try:
+        layout = read_layout(population, f"{SPLITS}/{name}")
+        data = place_of(population).read(layout.key((0,)))
+    except FileNotFoundError:
         return "its chunk is missing"
-    reason = fault(np.fromfile(path, dtype=np.uint8), None) if layout.is_plain else None
+    except StoreError as error:
+        return str(error)
+    file = np.frombuffer(data, dtype=np.uint8)
+    reason = fault(file, None)
+    if reason is None and (not layout.is_plain or len(file) != layout.chunk_bytes):
+        reason = "its metadata describes another array than its bytes"
     if reason is not None:
         return reason
     if digest(_codes(population, name)) != split_attributes(population, name).get("sha256"):
@@ -95,17 +94,21 @@ def split_fault(population: Path, name: str) -> str | None:
     return None
 
 
-def split_attributes(population: Path, name: str) -> dict[str, Any]:
-    """Return what a split says about itself: seed, fractions, by, sha256."""
-    text = (population / SPLITS / name / "zarr.json").read_text()
-    return dict(json.loads(text)["attributes"])
+def split_attributes(population: Path | Place, name: str) -> dict[str, Any]:
+    """Return what a split says about itself: how it was made, and its sha256."""
+    return dict(place_of(population).node(f"{SPLITS}/{name}")["attributes"])
 
 
-def _codes(population: Path, name: str) -> np.ndarray:
+def split_how(population: Path | Place, name: str) -> dict[str, Any]:
+    """Return how a split was made, as :func:`write_split` takes it."""
+    attributes = split_attributes(population, name)
+    return {key: value for key, value in attributes.items() if key not in ("sha256", *_FLAGS)}
+
+
+def _codes(population: Path | Place, name: str) -> np.ndarray:
     layout = read_layout(population, f"{SPLITS}/{name}")
-    if not layout.is_plain:
-        return np.asarray(zarr.open_array(population / layout.name, mode="r")[:])
-    return decode(layout, np.fromfile(population / layout.key((0,)), dtype=np.uint8))
+    data = place_of(population).read(layout.key((0,)))
+    return decode(layout, np.frombuffer(data, dtype=np.uint8))
 
 
 def _publish(target: Path, codes: np.ndarray, attributes: dict[str, Any]) -> None:

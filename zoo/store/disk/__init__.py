@@ -1,0 +1,1 @@
+"""How a zoo lies on disk: places, arrays, chunk files, the ledger, locks, splits."""

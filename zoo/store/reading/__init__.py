@@ -1,0 +1,1 @@
+"""Rows of weights at the speed of memory: from memory, mapped files, open files or chunks."""

@@ -1,0 +1,1 @@
+"""Looking after a zoo: check, repair, repack, publish."""
