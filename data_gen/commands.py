@@ -46,7 +46,7 @@ def generate(
     name
         Name of the population; the recipe's own by default.
     engine
-        What trains: stacked or loop.
+        What trains: stacked, native, loop, or auto for the fastest that can.
     workers
         Processes; one per processor by default. With --ray, tasks at a time.
     ray

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+_COMPILERS = ("numba", "llvmlite")
+"""What makes the native engine's kernels: other versions may round otherwise."""
+
 
 def environment(*, engine: str, reason: str, device: str, workers: int) -> dict[str, str]:
     """Describe engine (and why it was taken), versions and processor."""
@@ -24,6 +27,7 @@ def environment(*, engine: str, reason: str, device: str, workers: int) -> dict[
         "processor": _processor(),
         "processors": str(os.cpu_count() or 1),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        **({name: version(name) for name in _COMPILERS} if engine == "native" else {}),
     }
 
 

@@ -48,7 +48,7 @@ class Run:
 
     def make_engine(self) -> Engine:
         """Make the engine."""
-        return make(self.engine, device=self.device)
+        return make(self.engine, device=self.device, recipe=self.recipe)
 
     @property
     def num_workers(self) -> int:

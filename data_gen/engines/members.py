@@ -164,17 +164,17 @@ class Samples:
     data_fraction: float
     batch_size: int
 
-    @property
+    @cached_property
     def num_used(self) -> int:
         """Samples of the subset."""
         return max(1, round(self.data_fraction * self.num_samples))
 
-    @property
+    @cached_property
     def batch(self) -> int:
         """Samples per step."""
         return min(self.batch_size, self.num_used)
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Steps per epoch."""
         return self.num_used // self.batch
