@@ -218,7 +218,7 @@ def test_weights_that_are_not_finite_mark_the_network_as_diverged(tmp_path):
 
 def test_a_pickle_in_place_of_numbers_is_refused(tmp_path):
     write_zoo(tmp_path / "zoo")
-    np.save(tmp_path / "zoo" / "weights.npy", np.array([[Path("x")]]), allow_pickle=True)
+    np.save(tmp_path / "zoo" / "weights.npy", np.array([[Path("x")]]))
     with pytest.raises(InvalidConfigError, match=r"weights\.npy.*\(a pickle: refused\)"):
         write(SmallCNNZoo(tmp_path / "zoo"), tmp_path / "zoo.zarr", name="small")
 
