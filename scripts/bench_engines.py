@@ -62,7 +62,7 @@ def _cnn(members: int) -> Workload:
 def _lenet(members: int) -> Workload:
     """Return LeNet's sizes: pooling and large linear layers."""
     network = LeNetConfig(in_channels=1, image_size=28, out_features=10, paddings=(2, 0))
-    return Workload("LeNet, 28x28", network, _noise(1, 28), 6, members, 1)
+    return Workload("LeNet, 28x28", network, _noise(1, 28), 20, members, 1)
 
 
 def _wide(members: int) -> Workload:
@@ -70,7 +70,7 @@ def _wide(members: int) -> Workload:
     network = CNNConfig(
         in_channels=3, image_size=32, channels=(32, 32, 32), padding=1, out_features=10
     )
-    return Workload("CNN 3x32, 32x32x3", network, _noise(3, 32), 6, members, 1)
+    return Workload("CNN 3x32, 32x32x3", network, _noise(3, 32), 20, members, 1)
 
 
 def _noise(channels: int, side: int) -> Problem:

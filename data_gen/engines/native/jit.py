@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-import llvmlite  # type: ignore[import-untyped]
+import llvmlite.binding  # type: ignore[import-untyped]
 import numba
 import numpy as np
 from numba import types
@@ -32,6 +32,11 @@ FAST = {"contract", "nsz"}
 vectors, and a member's do not depend on who else is trained."""
 
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": FAST, "nogil": True}
+
+
+def has_512_bits() -> bool:
+    """Whether kernels are compiled for a processor with AVX-512: 32 registers of 16 numbers."""
+    return bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
 
 
 def array(kind: Any, axes: int = 1, *, writes: bool = False) -> Any:

@@ -13,9 +13,9 @@ from zoo.space import WeightSpace
 _ALIGNED = 16
 _CACHE = 2**15
 """Numbers that the samples of one pass should not exceed: 128 KiB, a part of a core's own cache."""
-_FEW, _MOST = 8, 112
-"""Samples of a pass: at least, where weights are so many that each pass should serve several; at
-most."""
+_FEW, _MANY, _MOST = 4, 8, 112
+"""Samples of a pass: at least; at least where linear layers have so many weights that each pass
+should serve several; at most."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -77,7 +77,8 @@ class _Layout:
         count = samples_per_pass or self._best_pass()
         self._place_planes(count)
         self._place_rows(count)
-        plan["scratch"], plan["batch"] = self._take(2 * widest), count
+        plan["scratch"] = self._take(max(2 * widest, *map(self._apart, self._lowered.rows)))
+        plan["batch"] = count
         plan["input"], plan["output"] = self._lowered.input, self._lowered.output
         plan["memory"] = self._end
         first, last = planes[self._lowered.input], planes[self._lowered.output]
@@ -140,8 +141,13 @@ class _Layout:
             _area(plane, plane.edge) + _area(plane, plane.grad_edge)
             for plane in self._lowered.planes
         )
-        heavy = self._plan["num_weights"][0] > _CACHE // 2
-        return min(max(_FEW if heavy else 1, _CACHE // numbers), _MOST)
+        linear = (
+            self._space.tensor(row.weight)
+            for row in self._lowered.rows
+            if row.op == t.LINEAR and row.weight
+        )
+        heavy = sum(tensor.numel for tensor in linear) > _CACHE // 2
+        return min(max(_MANY if heavy else _FEW, _CACHE // numbers), _MOST)
 
     def _place_planes(self, count: int) -> None:
         for entries, plane in zip(self._planes, self._lowered.planes, strict=True):
@@ -150,6 +156,10 @@ class _Layout:
                 entries[name] = getattr(plane, name)
             entries["data"], entries["data_step"] = self._take(count * data), data
             entries["grad"], entries["grad_step"] = self._take(count * gradient), gradient
+
+    def _apart(self, row: Row) -> int:
+        """Return how many numbers a row works on aside: those of a tap for all windows."""
+        return _area(self._lowered.planes[row.target], 0) if row.op == t.MAX_POOL else 0
 
     # ---- rows -----------------------------------------------------------------------------------
     def _place_rows(self, count: int) -> None:

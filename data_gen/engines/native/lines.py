@@ -119,32 +119,25 @@ def mask(target: np.ndarray, values: np.ndarray) -> None:
         target[i] *= np.float32(values[i] > _0)
 
 
+@kernel
+def keep_larger(best: np.ndarray, winner: np.ndarray, values: np.ndarray, place: Real) -> None:
+    """Take what is larger than the best so far, and note its place; NaN stays."""
+    for i in range(len(best)):
+        before, value, holder = best[i], values[i], winner[i]
+        winner[i] = holder + (place - holder) * np.float32(value > before)
+        best[i] = np.maximum(before, value)
+
+
+@kernel
+def pick(target: np.ndarray, source: np.ndarray, winner: np.ndarray, place: Real) -> None:
+    """Copy numbers where the winner is a place, zeros elsewhere."""
+    for i in range(len(target)):
+        target[i] = source[i] if winner[i] == place else _0
+
+
 # ---- pixels some steps apart, to or from a line of pixels ----------------------------------------
 # Channels go by eights, as many as fill a register; offsets without sign spare a test for counting
 # from the end, which would stop vector code.
-@kernel
-def keep_larger(
-    memory: np.ndarray,
-    best: int,
-    winner: int,
-    at: int,
-    step: int,
-    wide: int,
-    count: int,
-    place: Real,
-) -> None:
-    """Take what is larger than the best so far, and note its place; NaN stays."""
-    most, who, values = np.uint64(best), np.uint64(winner), np.uint64(at)
-    apart, size = np.uint64(step), np.uint64(wide)
-    for x in range(np.uint64(count)):
-        for c in range(_NONE, size, _EIGHT):
-            for i in range(_EIGHT):
-                own, value = x * size + c + i, memory[values + x * apart + c + i]
-                before, holder = memory[most + own], memory[who + own]
-                memory[who + own] = holder + (place - holder) * np.float32(value > before)
-                memory[most + own] = np.maximum(before, value)
-
-
 @kernel
 def add_where(
     memory: np.ndarray,

@@ -88,7 +88,7 @@ def forward(
         elif row.op == t.FLATTEN:
             flatten(source, target, memory, count)
         else:
-            pool(row, source, target, memory, count)
+            pool(product, row, source, target, memory, count, scratch)
 
 
 @kernel
@@ -148,4 +148,4 @@ def backward(
         elif row.op == t.FLATTEN:
             flatten_gradient(row, source, target, memory, count)
         else:
-            pool_gradient(row, source, target, memory, count)
+            pool_gradient(product, row, source, target, memory, count, scratch)

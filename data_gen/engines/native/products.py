@@ -201,6 +201,27 @@ def _image_gradient(
                 start, own * row.sy * line, own * row.sx * deep,
                 out, row.sy * line, row.sx * deep,
             ), NO_LIMIT)
+
+
+# ---- no product at all --------------------------------------------------------------------------
+@kernel
+def move(
+    product: int,
+    memory: np.ndarray,
+    sizes: tuple[int, int, int],
+    source: int,
+    target: int,
+    steps: tuple[int, int, int, int],
+) -> None:
+    """Copy lines of pixels of channels; ``steps`` between lines and pixels of source and target."""
+    height, width, wide = sizes
+    contract(product, memory, (
+        height, width, wide,
+        0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0,
+        source, steps[0], steps[1],
+        target, steps[2], steps[3],
+    ), NO_LIMIT)
 # fmt: on
 
 

@@ -4,10 +4,10 @@ Convolutions and linear layers, forward and backward, are sums of one kind::
 
     out[a, r, j] = init[a, r, j] + sum over k1, k2, k3 of x[a, r, k1, k2, k3] * w[k1, k2, k3, j]
 
-with strides of their own. Up to six rows ``r`` times 16 columns ``j`` stay in registers while the
-sum runs. LLVM does not find that form in plain loops, so it is written in its own language; this is
-the only module that computes addresses, and :func:`contract` the only way in. It checks every
-extent against the memory at hand.
+with strides of their own. Some rows ``r`` times 16 columns ``j`` stay in registers while the sum
+runs, as many as the processor has registers for. LLVM does not find that form in plain loops, so it
+is written in its own language; this is the only module that computes addresses, and
+:func:`contract` the only way in. It checks every extent against the memory at hand.
 
 A sum runs over ``k1``, ``k2``, ``k3`` in that order, whatever the tile: cutting rows or columns
 into other tiles never changes a number.
@@ -21,14 +21,15 @@ from numba import types
 from numba.core import cgutils as plain_cgutils
 from numba.extending import intrinsic as plain_intrinsic
 
-from data_gen.engines.native.jit import Real, array, callback, kernel
+from data_gen.engines.native.jit import Real, array, callback, has_512_bits, kernel
 
 # numba has no types for what follows
 cgutils: Any = plain_cgutils
 intrinsic: Any = plain_intrinsic
 
-_MOST_ROWS = {16: 6, 8: 8}
-"""Rows of a tile, by its lanes: one more and LLVM runs out of registers."""
+_ROWS_OF_16, _ROWS_OF_8 = (12, 12) if has_512_bits() else (6, 8)
+"""Most rows of a tile of 16 and of 8 lanes: a few more and LLVM runs out of registers; fewer, and
+products wait for sums."""
 _INDEX, _FLOAT, _LANE = ir.IntType(64), ir.FloatType(), ir.IntType(32)
 _SIZES = (
     "n1 rows columns x x1 xr k1 xa k2 xb k3 xc w wa wb wc init i1 ir out o1 yr".split()  # noqa: SIM905
@@ -119,7 +120,7 @@ def _tiles(
         floats = builder.inttoptr(memory, _FLOAT.as_pointer())
         after = builder.append_basic_block("after")
         choice = builder.switch(count, after)
-        for each in range(1, _MOST_ROWS[width] + 1):
+        for each in range(1, (_ROWS_OF_16 if width == 16 else _ROWS_OF_8) + 1):
             block = builder.append_basic_block(f"rows{each}")
             choice.add_case(_number(each), block)
             builder.position_at_end(block)
@@ -194,7 +195,7 @@ def _product(
     """Cut rows and columns into tiles: of rows as even as can be, the taller ones first."""
     j = 0
     while j < columns:
-        lanes, most = (16, 6) if columns - j >= 16 else (8, 8)
+        lanes, most = (16, _ROWS_OF_16) if columns - j >= 16 else (8, _ROWS_OF_8)
         count = (rows + most - 1) // most
         height = rows // count
         taller = rows - count * height
