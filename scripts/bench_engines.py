@@ -1,7 +1,8 @@
 """Member-steps per second of the engines against plain PyTorch loops, in one interleaved run.
 
 Each round times every way of training once; medians of times and of per-round ratios are printed.
-A member-step is one optimiser step of one network.
+A member-step is one optimiser step of one network. With ``--gpu`` the stacked engine on a GPU is
+compared with a loop over models on that GPU, and with the native engine on two processor cores.
 """
 
 import statistics
@@ -99,16 +100,16 @@ def _siren(members: int) -> Workload:
     return Workload(title, SirenConfig(), problem, 60, members, 2, 784, "siren")
 
 
-def _plain_loop(work: Workload) -> int:
+def _plain_loop(work: Workload, device: str = "cpu") -> int:
     """Do what a tutorial does: module, DataLoader, Adam."""
     steps = 0
     for member in range(work.loop_members):
         data = TensorDataset(work.problem.train_inputs, _targets(work, member))
-        module = build(work.network)
+        module = build(work.network).to(device)
         optimizer = torch.optim.Adam(module.parameters(), _RATE)
         for _ in range(work.epochs):
             for inputs, targets in _batches(work, data):
-                _step(work, module, optimizer, inputs, targets)
+                _step(work, module, optimizer, inputs.to(device), targets.to(device))
                 steps += 1
     return steps
 
@@ -124,19 +125,19 @@ def _targets(work: Workload, member: int) -> torch.Tensor:
     return work.problem.targets_of(member if work.problem.num_signals else None)
 
 
-def _tuned_loop(work: Workload) -> int:
-    """Index tensors, fuse Adam, and lay images out channels last."""
-    inputs = work.problem.train_inputs
+def _tuned_loop(work: Workload, device: str = "cpu") -> int:
+    """Index tensors on the device, fuse Adam, and lay images out channels last."""
+    inputs = work.problem.train_inputs.to(device)
     if inputs.ndim == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     steps = 0
     for member in range(work.loop_members):
-        module, targets = build(work.network), _targets(work, member)
+        module, targets = build(work.network).to(device), _targets(work, member).to(device)
         if inputs.ndim == 4:
             module = module.to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(module.parameters(), _RATE, fused=True)
         for _ in range(work.epochs):
-            order = torch.randperm(len(inputs))
+            order = torch.randperm(len(inputs), device=device)
             for batch in order[: len(inputs) // work.batch * work.batch].split(work.batch):
                 whole = work.batch == len(inputs)
                 pair = (inputs, targets) if whole else (inputs[batch], targets[batch])
@@ -191,6 +192,36 @@ def _measure(run: Callable[[], int]) -> tuple[float, float]:
     steps = run()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     return cpu / steps * 1e6, wall / steps * 1e6
+
+
+def _report_gpu(work: Workload, rounds: int) -> None:
+    """Compare by the clock: a GPU works while the processor waits."""
+    work = replace(work, loop_members=1)
+    few = min(work.members, 64)
+    ways: dict[str, Callable[[], int]] = {
+        "plain loop, GPU": lambda: _plain_loop(work, "cuda"),
+        "tuned loop, GPU": lambda: _tuned_loop(work, "cuda"),
+        "native, 2 cores": _engine(NativeEngine(threads=2), work, few),
+        "stacked, GPU": _engine(StackedEngine(device="cuda"), work, work.members),
+    }
+    for name, run in ways.items():
+        print(f"warm-up of {name}: {_measure(run)[1]:.2f} us/step", flush=True)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, run in ways.items():
+            times[name].append(_measure(run)[1])
+    print(
+        f"\n{work.title}, B={work.batch}, Adam, {work.members} members on "
+        f"{torch.cuda.get_device_name()} ({few} on the processor), {rounds} rounds"
+    )
+    print(f"{'':16}{'wall us/step':>14}{'x plain':>10}{'x tuned':>10}{'x 2 cores':>10}")
+    for name, own in times.items():
+        bases = [times[each] for each in list(ways)[:3]]
+        ratios = [
+            statistics.median(b / o for b, o in zip(base, own, strict=True)) for base in bases
+        ]
+        shown = "".join(f"{ratio:10.2f}" for ratio in ratios)
+        print(f"{name:16}{statistics.median(own):14.2f}{shown}", flush=True)
 
 
 def _report(work: Workload, rounds: int) -> None:
@@ -259,6 +290,9 @@ WORKLOADS: dict[str, tuple[Callable[[int], Workload], int]] = {
 }
 """Workloads, and the members that engines train."""
 
+GPU_MEMBERS = {"mlp": 4096, "cnn": 1024, "siren": 1024, "lenet": 1024, "wide": 512}
+"""Members that the stacked engine trains on a GPU."""
+
 
 def main(
     workload: str = "all",
@@ -267,6 +301,7 @@ def main(
     members: int | None = None,
     threads: bool = False,
     scale: bool = False,
+    gpu: bool = False,
 ) -> None:
     """Print the table.
 
@@ -282,10 +317,16 @@ def main(
         Compare two threads with one, on the CNN.
     scale
         Compare populations of 64, 512 and 4,096 perceptrons.
+    gpu
+        Compare on a GPU instead.
     """
     torch.set_num_threads(1)
     for name, (make, usual) in WORKLOADS.items():
-        if workload in (name, "all"):
+        if workload not in (name, "all"):
+            continue
+        if gpu:
+            _report_gpu(make(members or GPU_MEMBERS[name]), rounds)
+        else:
             _report(make(members or usual), rounds)
     if threads:
         _report_threads(_cnn(members or 16), rounds)

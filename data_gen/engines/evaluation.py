@@ -8,6 +8,7 @@ from torch.func import functional_call
 
 from data_gen.engines.execution import StackedProgram, sections_of
 from data_gen.engines.graph import Program
+from data_gen.engines.memory import fitting_members
 from data_gen.engines.operators import Stack
 from data_gen.recipe import Recipe
 from zoo.networks import build, to_dict
@@ -78,9 +79,9 @@ class Evaluator:
         signals
             Per member which signal it fits, ``None`` where the problem has none.
         fixed_size
-            Members per pass; ``None`` takes all at once.
+            Members per pass; ``None`` takes all at once, or on a GPU as many as its memory holds.
         """
-        size = fixed_size or max(len(vectors), 2)
+        size = fixed_size or max(min(len(vectors), self._most(activations[0])), 2)
         measured: dict[str, list[Tensor]] = {}
         for start in range(0, len(vectors), size):
             own, kinds = vectors[start : start + size], activations[start : start + size]
@@ -88,6 +89,12 @@ class Evaluator:
             for name, values in measuring.items():
                 measured.setdefault(name, []).append(values)
         return {name: torch.cat(values) for name, values in measured.items()}
+
+    def _most(self, activation: str) -> int:
+        if self._device.type == "cpu":
+            return self._recipe.num_members
+        footprint = self._programs(activation)[1].footprint
+        return fitting_members(self._device.type, _SAMPLES, footprint)
 
     def _measure_pass(
         self,

@@ -1,8 +1,12 @@
-"""Memory that freed tensors leave behind."""
+"""How much memory stacks of members take, and what freed tensors leave behind."""
 
 import ctypes
 import platform
 from functools import cache
+
+WORKING_SET = {"cpu": 32 * 2**20, "cuda": 16 * 2**30}
+"""Bytes that the intermediates of members side by side may take: what the cache holds, on a CPU."""
+_FLOAT = 4
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's ``mallopt`` options, from its manual page."""
@@ -22,3 +26,18 @@ def keep_freed_memory() -> bool:
         return False
     option = ctypes.CDLL(None).mallopt
     return bool(option(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD) and option(_TRIM_THRESHOLD, _KEPT))
+
+
+def fitting_members(kind: str, samples: int, footprint: int) -> int:
+    """Return how many members fit a device of a kind side by side.
+
+    Parameters
+    ----------
+    kind
+        ``cpu`` or ``cuda``.
+    samples
+        Of each member.
+    footprint
+        Numbers that a sample's intermediates take.
+    """
+    return WORKING_SET[kind] // (_FLOAT * samples * footprint)

@@ -13,7 +13,7 @@ import torch
 from data_gen.engines.chunk import MIN_SLOTS, Chunk, Job
 from data_gen.engines.graph import Program, capture, scale_weights
 from data_gen.engines.members import BlockResult, Samples, settings_of, signals_of
-from data_gen.engines.memory import keep_freed_memory
+from data_gen.engines.memory import fitting_members, keep_freed_memory
 from data_gen.engines.operators import EXAMPLE_BATCH
 from data_gen.hyperparameters import HYPERPARAMETERS
 from data_gen.recipe import Recipe
@@ -21,8 +21,6 @@ from zoo.networks import build, example_input, to_dict
 from zoo.problems import Problem
 from zoo.space import WeightSpace
 
-WORKING_SET = {"cpu": 32 * 2**20, "cuda": 16 * 2**30}
-"""Bytes that the intermediates of members side by side may take: what the cache holds, on a CPU."""
 MOST_MEMBERS = {"cpu": 128, "cuda": 8192}
 """Members side by side, however small."""
 CALL = 256
@@ -102,7 +100,7 @@ class StackedEngine:
         if self.chunk_size is not None:
             return self.chunk_size
         kind = torch.device(self.device).type
-        fitting = WORKING_SET[kind] // (4 * batch * program.footprint)
+        fitting = fitting_members(kind, batch, program.footprint)
         return min(max(fitting, MIN_SLOTS), MOST_MEMBERS[kind])
 
 
