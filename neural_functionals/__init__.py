@@ -7,13 +7,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from neural_functionals.models import NFN, HyperparametersOnly, StatNN, build_model
+    from neural_functionals.models import (
+        NFN,
+        NFT,
+        SANE,
+        BoostedStatistics,
+        FlatMLP,
+        HyperparametersOnly,
+        LinearStatistics,
+        MatrixProductNetwork,
+        MonomialNFN,
+        ProbeGen,
+        ScaleGMN,
+        StatNN,
+        build_model,
+    )
     from neural_functionals.tasks import PropertyRegression, load
 
 _HOME = {
+    "BoostedStatistics": "neural_functionals.models",
+    "FlatMLP": "neural_functionals.models",
     "HyperparametersOnly": "neural_functionals.models",
+    "LinearStatistics": "neural_functionals.models",
+    "MatrixProductNetwork": "neural_functionals.models",
+    "MonomialNFN": "neural_functionals.models",
     "NFN": "neural_functionals.models",
+    "NFT": "neural_functionals.models",
+    "ProbeGen": "neural_functionals.models",
     "PropertyRegression": "neural_functionals.tasks",
+    "SANE": "neural_functionals.models",
+    "ScaleGMN": "neural_functionals.models",
     "StatNN": "neural_functionals.models",
     "build_model": "neural_functionals.models",
     "load": "neural_functionals.tasks",
@@ -21,8 +44,17 @@ _HOME = {
 
 __all__ = [
     "NFN",
+    "NFT",
+    "SANE",
+    "BoostedStatistics",
+    "FlatMLP",
     "HyperparametersOnly",
+    "LinearStatistics",
+    "MatrixProductNetwork",
+    "MonomialNFN",
+    "ProbeGen",
     "PropertyRegression",
+    "ScaleGMN",
     "StatNN",
     "build_model",
     "load",

@@ -22,7 +22,7 @@ def train(
     patience: int = PropertyRun.patience,
     batch_size: int = PropertyRun.batch_size,
     learning_rate: float = PropertyRun.learning_rate,
-    loss: Loss = PropertyRun.loss,
+    loss: Loss | None = PropertyRun.loss,
     options: dict[str, Any] | None = None,
     trainer: dict[str, Any] | None = None,
 ) -> None:
@@ -35,7 +35,7 @@ def train(
     zoo
         A zoo.
     model
-        nfn, statnn or hyperparameters.
+        Such as nfn, nft, statnn, boosted-statistics or hyperparameters; a wrong one lists them all.
     out
         Directory of the run.
     target
@@ -57,7 +57,8 @@ def train(
     learning_rate
         Of Adam.
     loss
-        bce for targets in [0, 1], mse for any.
+        bce for targets in [0, 1], mse for any; without it bce, and mse for models that are fitted
+        at once.
     options
         Options of the model that differ from the paper's, as JSON or --options.NAME VALUE.
     trainer

@@ -30,13 +30,14 @@ class PropertyRun:
     seed
         Of the model's initial weights and the order of batches.
     max_epochs, patience
-        Stop after so many epochs, or so many without a better Kendall tau on the validation part.
+        Stop after so many epochs, or so many without a better Kendall tau on the validation part;
+        models that are fitted at once have none.
     batch_size
         Members per step.
     learning_rate
         Of Adam.
     loss
-        ``"bce"`` for targets in [0, 1], ``"mse"`` for any.
+        ``"bce"`` for targets in [0, 1], ``"mse"`` for any; None for the model's usual one.
     """
 
     model: str
@@ -50,7 +51,7 @@ class PropertyRun:
     patience: int = 10
     batch_size: int = 64
     learning_rate: float = 1e-3
-    loss: Loss = "bce"
+    loss: Loss | None = None
 
     def __post_init__(self) -> None:
         if min(self.max_epochs, self.patience, self.batch_size) < 1 or self.seed < 0:

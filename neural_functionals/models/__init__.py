@@ -3,12 +3,34 @@
 from dataclasses import asdict
 from typing import Any
 
-from neural_functionals.models.functional import ModelConfig, NeuralFunctional
+from neural_functionals.models.boosted_statistics import (
+    BoostedStatistics,
+    BoostedStatisticsConfig,
+)
+from neural_functionals.models.flat_mlp import FlatMLP, FlatMLPConfig
+from neural_functionals.models.functional import (
+    FittedFunctional,
+    ModelConfig,
+    NeuralFunctional,
+)
 from neural_functionals.models.hyperparameters import (
     HyperparametersOnly,
     HyperparametersOnlyConfig,
 )
+from neural_functionals.models.linear_statistics import (
+    LinearStatistics,
+    LinearStatisticsConfig,
+)
+from neural_functionals.models.matrix_product import (
+    MatrixProductNetwork,
+    MatrixProductNetworkConfig,
+)
+from neural_functionals.models.monomial_nfn import MonomialNFN, MonomialNFNConfig
 from neural_functionals.models.nfn import NFN, NFNConfig
+from neural_functionals.models.nft import NFT, NFTConfig
+from neural_functionals.models.probegen import ProbeGen, ProbeGenConfig
+from neural_functionals.models.sane import SANE, SANEConfig
+from neural_functionals.models.scalegmn import ScaleGMN, ScaleGMNConfig
 from neural_functionals.models.statnn import StatNN, StatNNConfig
 from zoo.errors import InvalidConfigError, unknown_name
 from zoo.space import WeightSpace
@@ -16,15 +38,35 @@ from zoo.space import WeightSpace
 __all__ = [
     "MODELS",
     "NFN",
+    "NFT",
+    "SANE",
+    "BoostedStatistics",
+    "BoostedStatisticsConfig",
+    "FittedFunctional",
+    "FlatMLP",
+    "FlatMLPConfig",
     "HyperparametersOnly",
     "HyperparametersOnlyConfig",
+    "LinearStatistics",
+    "LinearStatisticsConfig",
+    "MatrixProductNetwork",
+    "MatrixProductNetworkConfig",
     "ModelConfig",
+    "MonomialNFN",
+    "MonomialNFNConfig",
     "NFNConfig",
+    "NFTConfig",
     "NeuralFunctional",
+    "ProbeGen",
+    "ProbeGenConfig",
+    "SANEConfig",
+    "ScaleGMN",
+    "ScaleGMNConfig",
     "StatNN",
     "StatNNConfig",
     "build_model",
     "describe_model",
+    "model_class",
     "restore_model",
 ]
 
@@ -32,7 +74,29 @@ MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     HyperparametersOnly.name: (HyperparametersOnlyConfig, HyperparametersOnly),
     NFN.name: (NFNConfig, NFN),
     StatNN.name: (StatNNConfig, StatNN),
+    NFT.name: (NFTConfig, NFT),
+    LinearStatistics.name: (LinearStatisticsConfig, LinearStatistics),
+    BoostedStatistics.name: (BoostedStatisticsConfig, BoostedStatistics),
+    FlatMLP.name: (FlatMLPConfig, FlatMLP),
+    SANE.name: (SANEConfig, SANE),
+    ProbeGen.name: (ProbeGenConfig, ProbeGen),
+    ScaleGMN.name: (ScaleGMNConfig, ScaleGMN),
+    MonomialNFN.name: (MonomialNFNConfig, MonomialNFN),
+    MatrixProductNetwork.name: (MatrixProductNetworkConfig, MatrixProductNetwork),
 }
+
+
+def model_class(name: str) -> type[Any]:
+    """Return the class of the model called ``name``.
+
+    Raises
+    ------
+    UnknownNameError
+        If no model has that name.
+    """
+    if name not in MODELS:
+        raise unknown_name("model", name, MODELS)
+    return MODELS[name][1]
 
 
 def build_model(
@@ -50,9 +114,7 @@ def build_model(
     UnknownNameError
         If no model, or no field of its configuration, has that name.
     """
-    if name not in MODELS:
-        raise unknown_name("model", name, MODELS)
-    _, cls = MODELS[name]
+    cls = model_class(name)
     source = space if cls.reads == "weights" else num_hyperparameters
     model: NeuralFunctional = cls(source, num_outputs=num_outputs, **overrides)
     return model
@@ -83,12 +145,10 @@ def describe_model(model: NeuralFunctional) -> dict[str, Any]:
 
 def restore_model(description: dict[str, Any]) -> NeuralFunctional:
     """Make the model that :func:`describe_model` described, with fresh weights."""
-    name = description["name"]
-    if name not in MODELS:
-        raise unknown_name("model", name, MODELS)
+    cls = model_class(description["name"])
     text = description["space"]
     source = description["num_hyperparameters"] if text is None else WeightSpace.from_json(text)
-    model: NeuralFunctional = MODELS[name][1](
+    model: NeuralFunctional = cls(
         source, num_outputs=description["num_outputs"], **description["config"]
     )
     return model

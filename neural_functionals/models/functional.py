@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from neural_functionals.runs import Loss
 from zoo.errors import unknown_name
 from zoo.space import WeightSpace
 
@@ -32,10 +33,23 @@ class NeuralFunctional(nn.Module, ABC):
         The model's options.
     num_outputs
         Numbers to predict.
+
+    Attributes
+    ----------
+    name
+        Name in the registry.
+    reads
+        Which part of a batch ``forward`` takes.
+    usual_loss
+        What it is trained with where nothing else is asked for.
+    runs_members
+        Whether it runs the members themselves: its options then hold their ``network``.
     """
 
     name: ClassVar[str]
     reads: ClassVar[Reads]
+    usual_loss: ClassVar[Loss] = "bce"
+    runs_members: ClassVar[bool] = False
 
     def __init__(self, source: WeightSpace | int, config: ModelConfig, num_outputs: int) -> None:
         super().__init__()
@@ -53,6 +67,43 @@ class NeuralFunctional(nn.Module, ABC):
     @abstractmethod
     def fit_statistics(self, inputs: Tensor) -> None:
         """Measure the normalisation of inputs on training members, shaped as for ``forward``."""
+
+
+class FittedFunctional(NeuralFunctional):
+    """A model that is fitted to all training members at once and takes no gradient steps.
+
+    What was fitted lies in buffers whose shapes follow from the options, so checkpoints hold it as
+    they hold any model's weights.
+    """
+
+    usual_loss: ClassVar[Loss] = "mse"
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map weights ``[batch, P]`` or hyper-parameters ``[batch, H]`` to ``[batch, outputs]``."""
+        return self.predict(self.features(inputs))
+
+    def fit_statistics(self, inputs: Tensor) -> None:
+        """Do nothing: :meth:`fit` measures what it needs."""
+
+    @abstractmethod
+    def features(self, inputs: Tensor) -> Tensor:
+        """Reduce inputs, shaped as for ``forward``, to what is fitted on, ``[batch, F]``."""
+
+    @abstractmethod
+    def predict(self, features: Tensor) -> Tensor:
+        """Map features ``[batch, F]`` to ``[batch, outputs]``."""
+
+    @abstractmethod
+    def fit(self, features: Tensor, targets: Tensor) -> None:
+        """Minimise the squared error.
+
+        Parameters
+        ----------
+        features
+            Of all training members, ``[members, F]``.
+        targets
+            ``[members, outputs]``.
+        """
 
 
 def configure(config: Config, overrides: dict[str, Any]) -> Config:

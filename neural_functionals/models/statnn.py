@@ -3,15 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from neural_functionals.layers import Standardise, perceptron
+from neural_functionals.layers import Standardise, TensorStatistics, perceptron
 from neural_functionals.models.functional import NeuralFunctional, Reads, configure
 from zoo.space import WeightSpace
-
-_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-_CHUNK = 512  # members whose statistics are computed at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +40,22 @@ class StatNN(NeuralFunctional):
 
     Notes
     -----
-    Departures from the paper. The variance is that of the entries themselves, without Bessel's
-    correction, so tensors of one entry give 0 and not NaN. Statistics are standardised.
-    Floating-point buffers (running statistics) count as tensors. The network's widths are fixed,
-    not searched.
+    Departures from the paper. Variances are without Bessel's correction, so that no tensor gives
+    NaN. Statistics are standardised. Floating-point buffers (running statistics) count as tensors.
+    The network's widths are fixed, not searched.
 
     References
     ----------
     .. [1] Unterthiner et al., "Predicting Neural Network Accuracy from Weights", arXiv 2002.11448,
        2020.
+
+    Examples
+    --------
+    >>> import torch, zoo
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
+    >>> space = zoo.trace(network, torch.zeros(1, 2))
+    >>> StatNN(space, hidden=(8,))(torch.zeros(5, space.num_parameters)).shape
+    torch.Size([5, 1])
     """
 
     name: ClassVar[str] = "statnn"
@@ -69,10 +72,9 @@ class StatNN(NeuralFunctional):
     ) -> None:
         config = configure(config or StatNNConfig(), overrides)
         super().__init__(space, config, num_outputs)
-        self.lengths = [tensor.numel for tensor in space.tensors]
-        num_features = len(self.lengths) * (2 + len(_QUANTILES))
-        self.normalise = Standardise(num_features)
-        self.head = perceptron(num_features, config.hidden, num_outputs)
+        self.statistics = TensorStatistics(space)
+        self.normalise = Standardise(self.statistics.num_features)
+        self.head = perceptron(self.statistics.num_features, config.hidden, num_outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map weights ``[batch, P]`` to ``[batch, num_outputs]``."""
@@ -81,23 +83,4 @@ class StatNN(NeuralFunctional):
 
     def fit_statistics(self, inputs: Tensor) -> None:
         """Measure mean and standard deviation of each statistic on weights ``[members, P]``."""
-        chunks = [self.statistics(chunk) for chunk in torch.split(inputs, _CHUNK)]
-        self.normalise.fit(torch.cat(chunks))
-
-    def statistics(self, weights: Tensor) -> Tensor:
-        """Describe weights ``[batch, P]`` by seven numbers per tensor, ``[batch, 7 * tensors]``."""
-        tensors = torch.split(weights, self.lengths, dim=1)
-        return torch.cat([_describe(entries) for entries in tensors], dim=1)
-
-
-def _describe(entries: Tensor) -> Tensor:
-    """Mean, variance and quantiles of ``[batch, n]``, as ``[batch, 7]``."""
-    mean = entries.mean(dim=1, keepdim=True)
-    variance = (entries - mean).square().mean(dim=1, keepdim=True)
-    place = entries.new_tensor(_QUANTILES) * (entries.shape[1] - 1)
-    below = place.floor().long()
-    above = place.ceil().long()
-    ordered = entries.sort(dim=1).values
-    # torch.quantile refuses large batches; linear interpolation between sorted entries is the same.
-    quantiles = ordered[:, below].lerp(ordered[:, above], place - below)
-    return torch.cat([mean, variance, quantiles], dim=1)
+        self.normalise.fit(self.statistics(inputs))

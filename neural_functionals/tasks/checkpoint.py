@@ -1,7 +1,8 @@
-"""Loading a trained task from its run's directory or a checkpoint, without data or pickles."""
+"""Saving a trained task, and loading it without data or pickles."""
 
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 
@@ -11,6 +12,16 @@ from zoo.errors import MissingDataError, StoreError
 CHECKPOINTS = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
+
+
+def save(task: PropertyRegression, path: Path) -> None:
+    """Write a trained task where :func:`load` finds it, at once or not at all."""
+    checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(checkpoint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".tmp")
+    torch.save(checkpoint, partial)
+    partial.replace(path)
 
 
 def load(run: str | Path) -> PropertyRegression:

@@ -9,6 +9,7 @@ import torch
 from neural_functionals.models import NeuralFunctional
 from neural_functionals.runs import Metrics
 from neural_functionals.tasks.checkpoint import load
+from neural_functionals.tasks.networks import check_network
 from neural_functionals.tasks.property import predict, score
 from neural_functionals.tasks.training import select_population
 from zoo.datasets import ZooDataset
@@ -52,6 +53,7 @@ def evaluate_property(
     _check_source(task.model, members, dataset)
     if not len(dataset):
         raise InvalidConfigError(f"No members in part {part!r} of split {split!r} to evaluate on.")
+    check_network(task.model, members)
     result = predict(task, dataset)
     scores = score(torch.from_numpy(result.prediction), torch.from_numpy(result.target))
     return {

@@ -11,7 +11,12 @@ from torch.nn import functional
 from torchmetrics import CatMetric
 from torchmetrics.functional import kendall_rank_corrcoef, r2_score
 
-from neural_functionals.models import NeuralFunctional, describe_model, restore_model
+from neural_functionals.models import (
+    FittedFunctional,
+    NeuralFunctional,
+    describe_model,
+    restore_model,
+)
 from neural_functionals.runs import Loss
 from zoo.datasets import WeightBatch, ZooDataset
 from zoo.errors import InvalidConfigError
@@ -56,7 +61,8 @@ class PropertyRegression(lightning.LightningModule):
         Network with one output.
     loss
         ``"bce"``: sigmoid output and binary cross-entropy, for fractions such as accuracies.
-        ``"mse"``: squared error on standardised targets, for any number.
+        ``"mse"``: squared error on standardised targets, for any number. By default the model's
+        usual one.
     learning_rate
         Of Adam; the default is that of [1]_.
 
@@ -69,9 +75,15 @@ class PropertyRegression(lightning.LightningModule):
     target_std: Tensor
 
     def __init__(
-        self, model: NeuralFunctional, *, loss: Loss = "bce", learning_rate: float = 1e-3
+        self, model: NeuralFunctional, *, loss: Loss | None = None, learning_rate: float = 1e-3
     ) -> None:
         super().__init__()
+        loss = model.usual_loss if loss is None else loss
+        if loss != "mse" and isinstance(model, FittedFunctional):
+            raise InvalidConfigError(
+                f"Expected loss 'mse' for {model.name}, which is fitted at once by least squares, "
+                f"got {loss!r}. Leave the loss out."
+            )
         if loss not in ("bce", "mse") or learning_rate <= 0 or model.num_outputs != 1:
             raise InvalidConfigError(
                 "Expected loss 'bce' or 'mse', a positive learning rate and a model with 1 output, "
@@ -128,6 +140,27 @@ class PropertyRegression(lightning.LightningModule):
         self.target_mean.copy_(mean)
         self.target_std.copy_(std if std > 0 else torch.ones(()))
 
+    @torch.no_grad()
+    def fit_at_once(self, train: ZooDataset) -> None:
+        """Fit a model that takes no gradient steps to a training set.
+
+        Raises
+        ------
+        InvalidConfigError
+            If the model is trained by gradient steps.
+        """
+        model = self.model
+        if not isinstance(model, FittedFunctional):
+            raise InvalidConfigError(
+                f"Expected a model that is fitted at once, got {model.name}: train it with a "
+                "lightning.Trainer."
+            )
+        self.fit_statistics(train)
+        batches = (_to(batch, self.device) for batch in _batches(train, NUM_STATISTICS_MEMBERS))
+        parts = [(model.features(getattr(each, model.reads)), each.target) for each in batches]
+        features, targets = (torch.cat(column) for column in zip(*parts, strict=True))
+        model.fit(features, ((targets - self.target_mean) / self.target_std)[:, None])
+
     def training_step(self, batch: WeightBatch, batch_index: int) -> Tensor:
         """Compute the loss of one batch."""
         output = self._output(batch)
@@ -168,6 +201,11 @@ class PropertyRegression(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam."""
+        if isinstance(self.model, FittedFunctional):
+            raise InvalidConfigError(
+                f"Expected a model that is trained by gradient steps, got {self.model.name}: use "
+                "task.fit_at_once(datamodule.train) instead of a trainer."
+            )
         return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
 
     # ---- checkpoints --------------------------------------------------------------------------

@@ -20,9 +20,10 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from neural_functionals.models import build_model
+from neural_functionals.models import FittedFunctional, build_model, model_class
 from neural_functionals.runs import Metrics, PropertyRun
-from neural_functionals.tasks.checkpoint import BEST, CHECKPOINTS, LAST
+from neural_functionals.tasks.checkpoint import BEST, CHECKPOINTS, LAST, save
+from neural_functionals.tasks.networks import common_network
 from neural_functionals.tasks.property import PropertyRegression, predict, score
 from zoo.datamodule import ZooDataModule
 from zoo.errors import InvalidConfigError, unknown_name
@@ -105,6 +106,10 @@ def train_property(
         task = make_task(run, module)
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / "config.json", config)
+        if isinstance(task.model, FittedFunctional):
+            task.fit_at_once(module.train)
+            save(task, folder / CHECKPOINTS / BEST)
+            return _write_results(task, module, folder, run, epochs=0)
         fitted = fit(task, module, folder, run, trainer or {})
     if not fitted.is_global_zero:
         return {}
@@ -113,11 +118,14 @@ def train_property(
 
 def make_task(run: PropertyRun, module: ZooDataModule) -> PropertyRegression:
     """Make the task with fresh weights, drawn from torch's current generator."""
+    options = run.options
+    if model_class(run.model).runs_members and "network" not in options:
+        options = options | {"network": common_network(module.population)}
     model = build_model(
         run.model,
         space=module.population.space,
         num_hyperparameters=module.num_hyperparameters,
-        **run.options,
+        **options,
     )
     return PropertyRegression(model, loss=run.loss, learning_rate=run.learning_rate)
 

@@ -98,7 +98,7 @@ def roll(
 def embedding(scene: Scene, node: Node, weight: Labelled, index: Labelled, *_: Any) -> Labelled:
     """Rows of a table by token."""
     scene.role(weight, "weight", "in", "out")
-    scene.pin(weight, [0], Pin("input", "token"))
+    scene.pin(weight, [0], Pin("input", f"token of {weight.shape[0]}"))
     rows = [None if each is None else each[..., None] for each in index.labels]
     columns = weight.labels[1]
     out = None if columns is None else along(columns.ravel(), index.rank, index.rank + 1)

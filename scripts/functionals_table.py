@@ -1,0 +1,112 @@
+"""Write the generated parts of ``docs/functionals.md``: the models, and the proof of their claims.
+
+Each model is tested on each architecture as the contract suite does it: whole pipeline, measured
+normalisation, before any sigmoid, float64. *error* is the largest change of an output under a
+symmetry that the model claims, *control* the smallest under something like it that changes the
+networks' function; both per spread of that output over different networks.
+"""
+
+import inspect
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import auto_cli
+from symmetry_table import table, write_between
+from tqdm import tqdm
+
+from neural_functionals.models import MODELS, FittedFunctional, NeuralFunctional, build_model
+from neural_functionals.testing import (
+    NETWORKS,
+    SCALED_NETWORKS,
+    across_tensors,
+    example_space,
+    one_sided,
+    random_networks,
+    symmetry_errors,
+    symmetry_kinds,
+)
+from zoo.errors import WeightSpaceMismatchError, ZooError
+
+ROOT = Path(__file__).parents[1]
+HEADER = ("model", "architecture", "symmetry", "error", "control")
+ARCHITECTURES = NETWORKS | SCALED_NETWORKS
+
+
+def main(*, out: Path = ROOT / "docs/functionals.md", only: list[str] | None = None) -> int:
+    """Measure every claim and write the document's generated parts.
+
+    Parameters
+    ----------
+    out
+        Document whose marked parts are replaced.
+    only
+        Names of models; then the table is printed and nothing is written.
+    """
+    warnings.simplefilter("ignore", FutureWarning)
+    claiming = {name: cls for name, (_, cls) in MODELS.items() if cls.symmetries}
+    cases = [
+        (name, network)
+        for name in only or [name for name in claiming if claiming[name].reads == "weights"]
+        for network in ARCHITECTURES
+    ]
+    rows = [row for case in tqdm(cases, disable=None) for row in measure(*case)]
+    text = "\n".join(table(HEADER, rows))
+    if only:
+        print(text)
+        return 0
+    write_between(out, "claims", text)
+    write_between(out, "models", "\n".join(describe(cls) for _, cls in MODELS.values()))
+    return 0
+
+
+def measure(name: str, network: str) -> list[tuple[str, ...]]:
+    """Test one model on one architecture; says where it refuses the space."""
+    space, cls = example_space(network), MODELS[name][1]
+    options: dict[str, Any] = {"network": ARCHITECTURES[network]} if cls.runs_members else {}
+    torch.manual_seed(0)
+    try:
+        model = build_model(name, space=space, num_hyperparameters=1, **options)
+    except WeightSpaceMismatchError as error:
+        return [(name, network, f"refused: {str(error).partition('.')[0]}", "", "")]
+    fit(model, random_networks(space, 50, seed=100))
+    weights = random_networks(space, 16, seed=1)
+    rows = symmetry_errors(
+        model.double(),
+        space,
+        weights,
+        kinds=tuple(kind for kind in symmetry_kinds(space) if kind in cls.symmetries),
+        non_symmetry=across_tensors if cls.reads_sets else one_sided,
+    )
+    return [(name, network, row.kind, f"{row.error:.0e}", f"{row.control:.0e}") for row in rows]
+
+
+def fit(model: NeuralFunctional, weights: torch.Tensor) -> None:
+    """Measure the normalisation, and fit what is fitted at once."""
+    model.fit_statistics(weights)
+    if isinstance(model, FittedFunctional):
+        targets = weights.square().mean(dim=1, keepdim=True)
+        model.fit(model.features(weights.float()), targets.float())
+
+
+def describe(cls: type[NeuralFunctional]) -> str:
+    """Turn a model's docstring into a section: what it is, where it departs, an example."""
+    text = inspect.getdoc(cls) or ""
+    head, *parts = re.split(r"\n\n(?=\w[\w ]*\n-{3,}\n)", text)
+    sections = {part.partition("\n")[0]: part.split("\n", 2)[2] for part in parts}
+    if "Examples" not in sections:
+        raise ZooError(f"Expected an example in the docstring of {cls.__name__}.")
+    reference = re.sub(r"\s+", " ", sections.get("References", "")).replace(".. ", "")
+    claims = ", ".join(cls.symmetries) or "none"
+    summary = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", head.partition("\n\n")[0]).replace("\n", " ")
+    return (
+        f"### `{cls.name}`\n\n{summary}\n\n"
+        f"Symmetries: {claims}. {reference}\n\n```pycon\n{sections['Examples'].strip()}\n```\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(auto_cli(main))
