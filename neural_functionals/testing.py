@@ -119,7 +119,7 @@ def train_briefly(model: NeuralFunctional, weights: Tensor, targets: Tensor) -> 
     losses = []
     for _ in range(10):
         total = 0.0
-        for batch, target in zip(weights.split(16), targets.split(16), strict=True):
+        for batch, target in zip(torch.split(weights, 16), torch.split(targets, 16), strict=True):
             loss = (model(batch)[:, :1] - target).square().mean()
             optimiser.zero_grad()
             loss.backward()

@@ -4,7 +4,8 @@ from neural_functionals.layers.attention import WeightSpaceAttention
 from neural_functionals.layers.equivariant import EquivariantLinear
 from neural_functionals.layers.features import FeatureBlock, WeightLayout
 from neural_functionals.layers.matrix_product import MatrixProduct
-from neural_functionals.layers.monomial import MonomialLinear, MonomialPooling
+from neural_functionals.layers.monomial import MonomialLinear
+from neural_functionals.layers.monomial_pooling import MonomialPooling
 from neural_functionals.layers.normalise import OrbitNormalisation, Standardise
 from neural_functionals.layers.perceptron import perceptron
 from neural_functionals.layers.pooling import InvariantPooling

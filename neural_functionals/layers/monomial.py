@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +19,10 @@ from neural_functionals.layers.equivariant import EquivariantLinear
 from neural_functionals.layers.features import FeatureBlock, WeightLayout
 from neural_functionals.layers.scaling import scale_degrees
 from neural_functionals.layers.sign_graph import EVEN, Sign
-from zoo.space import WeightSpace
+from zoo.space import Domain, WeightSpace
+
+Powers = tuple[tuple[str, int], ...]
+"""Names of scalings, and the powers of their factors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,7 @@ class MonomialBlock:
     block: int
     channels: tuple[int, ...]
     shape: FeatureBlock
-    powers: tuple[tuple[str, int], ...]
+    powers: Powers
     scaled: tuple[str, ...]
     signs: tuple[tuple[str, Sign], ...]
 
@@ -63,37 +67,49 @@ class MonomialBlock:
 
 def monomial_blocks(space: WeightSpace, layout: WeightLayout) -> list[MonomialBlock]:
     """Cut a layout's blocks by how factors multiply their channels."""
-    domains = ("positive", "sign")
-    names = {d: [one.name for one in space.scalings if one.domain == d] for d in domains}
-    owners = {one.name: one.group for one in space.scalings}
-    degrees = [scale_degrees(space, layout, domain) for domain in domains]  # type: ignore[arg-type]
-    found = []
-    for at, shape in enumerate(layout.blocks()):
-        classes: dict[tuple[tuple[str, int], ...], list[int]] = {}
-        for channel in range(shape.channels):
-            powers = tuple(
-                (name, int(power))
-                for domain, table in zip(domains, degrees, strict=True)
-                for name, power in zip(names[domain], table[at][channel], strict=True)
-                if power
-            )
-            classes.setdefault(powers, []).append(channel)
-        for powers, channels in classes.items():
-            signs: dict[str, Sign] = {}
-            for name, _ in powers:
-                if name in names["sign"]:
-                    signs[owners[name]] = (*signs.get(owners[name], EVEN), name)
-            found.append(
-                MonomialBlock(
-                    block=at,
-                    channels=tuple(channels),
-                    shape=replace(shape, channels=len(channels)),
-                    powers=powers,
-                    scaled=_with_outer(shape, {owners[name] for name, _ in powers}),
-                    signs=tuple(signs.items()),
-                )
-            )
-    return found
+    return [
+        MonomialBlock(
+            block=at,
+            channels=tuple(channels),
+            shape=replace(shape, channels=len(channels)),
+            powers=powers,
+            scaled=_with_outer(shape, {space.scaling(name).group for name, _ in powers}),
+            signs=_signs(space, powers),
+        )
+        for at, (shape, channel_powers) in enumerate(
+            zip(layout.blocks(), _channel_powers(space, layout), strict=True)
+        )
+        for powers, channels in _alike(channel_powers).items()
+    ]
+
+
+def _channel_powers(space: WeightSpace, layout: WeightLayout) -> Iterator[list[Powers]]:
+    """Yield, block by block, the scalings that multiply each channel."""
+    domains: tuple[Domain, ...] = ("positive", "sign")
+    ordered = [one for domain in domains for one in space.scalings if one.domain == domain]
+    tables = zip(*(scale_degrees(space, layout, domain) for domain in domains), strict=True)
+    for parts in tables:
+        yield [
+            tuple((one.name, int(power)) for one, power in zip(ordered, row, strict=True) if power)
+            for row in np.concatenate(parts, axis=1)
+        ]
+
+
+def _alike(channel_powers: list[Powers]) -> dict[Powers, list[int]]:
+    """Sort channels by what multiplies them."""
+    classes: dict[Powers, list[int]] = {}
+    for channel, powers in enumerate(channel_powers):
+        classes.setdefault(powers, []).append(channel)
+    return classes
+
+
+def _signs(space: WeightSpace, powers: Powers) -> tuple[tuple[str, Sign], ...]:
+    """Sort the signs among some scalings by group."""
+    signs: dict[str, Sign] = {}
+    for scaling in (space.scaling(name) for name, _ in powers):
+        if scaling.domain == "sign":
+            signs[scaling.group] = (*signs.get(scaling.group, EVEN), scaling.name)
+    return tuple(signs.items())
 
 
 def _with_outer(shape: FeatureBlock, groups: set[str]) -> tuple[str, ...]:
@@ -137,7 +153,7 @@ class MonomialLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = tuple(blocks)
-        members: dict[tuple[tuple[str, int], ...], list[int]] = {}
+        members: dict[Powers, list[int]] = {}
         for at, block in enumerate(self.blocks):
             members.setdefault(block.powers, []).append(at)
         self._members = list(members.values())
@@ -162,84 +178,6 @@ class MonomialLinear(nn.Module):
         if self.blocks[own[0]].powers:
             linear.register_parameter("bias", None)
         return linear
-
-
-class MonomialPooling(nn.Module):
-    r"""Invariants of features whose positive factors are divided out, ``[batch, num_features]``.
-
-    What no sign flips is averaged over units. Of the rest, absolute values are averaged (Sec. 4.2
-    of [1]_). These see each block by itself, and miss signs flipped on one side of a layer only. So
-    products with flipped features of the units come beside them, for example, between two layers,
-
-    .. math:: \mathrm{mean}_{ij}\; u_i x_{ij} v_j
-
-    with :math:`u, v` learnt combinations of what flips with the units at either end.
-
-    Parameters
-    ----------
-    blocks
-        Types of features.
-    width
-        Features per channel.
-
-    References
-    ----------
-    .. [1] Tran et al., "Monomial Matrix Group Equivariant Neural Functional Networks", NeurIPS
-       2024.
-    """
-
-    def __init__(self, blocks: Sequence[MonomialBlock], width: int) -> None:
-        super().__init__()
-        self.blocks, self.width = tuple(blocks), width
-        sources: dict[tuple[str, Sign], list[int]] = {}
-        for at, block in enumerate(self.blocks):
-            if len(block.shape.groups) == len(block.signs) == 1:
-                sources.setdefault(block.signs[0], []).append(at)
-        self._sources = sources
-        self.units = nn.ModuleList(
-            nn.Linear(sum(len(self.blocks[at].channels) for at in own) * width, width, bias=False)
-            for own in sources.values()
-        )
-        self._paired = [
-            at
-            for at, block in enumerate(blocks)
-            if block.signs and set(block.signs) <= set(sources)
-        ]
-        self.num_features = width * (
-            sum(len(block.channels) for block in blocks)
-            + sum(len(blocks[at].channels) for at in self._paired)
-        )
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Pool features ``[batch, *sizes, channels * width]`` of each type."""
-        units = {
-            sign: linear(torch.cat([features[at] for at in own], dim=-1))
-            for (sign, own), linear in zip(self._sources.items(), self.units, strict=True)
-        }
-        pooled = [
-            _mean(x.abs() if block.signs else x)
-            for x, block in zip(features, self.blocks, strict=True)
-        ]
-        for at in self._paired:
-            pooled.append(self._paired_mean(features[at], self.blocks[at], units))
-        return torch.cat(pooled, dim=1)
-
-    def _paired_mean(
-        self, features: Tensor, block: MonomialBlock, units: dict[tuple[str, Sign], Tensor]
-    ) -> Tensor:
-        """Average products with the features of the units on each axis that flips."""
-        product = features.reshape(*features.shape[:-1], len(block.channels), self.width)
-        for sign in block.signs:
-            shape = [len(features), *[1] * len(block.shape.groups), 1, self.width]
-            at = block.shape.groups.index(sign[0])
-            shape[1 + at] = block.shape.sizes[at]
-            product = product * units[sign].view(shape)
-        return _mean(product.flatten(-2))
-
-
-def _mean(features: Tensor) -> Tensor:
-    """Average over all axes but the batch and the channels."""
-    return features.unsqueeze(1).flatten(1, -2).mean(dim=1)
 
 
 def _scaled_dims(block: MonomialBlock) -> list[int]:

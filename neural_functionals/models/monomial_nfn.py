@@ -7,12 +7,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from neural_functionals.layers import WeightLayout, perceptron
-from neural_functionals.layers.monomial import (
-    MonomialLinear,
-    MonomialPooling,
-    cut,
-    monomial_blocks,
-)
+from neural_functionals.layers.monomial import MonomialLinear, cut, monomial_blocks
+from neural_functionals.layers.monomial_pooling import MonomialPooling
 from neural_functionals.layers.scale_normalise import ScaleNormalisation
 from neural_functionals.models.functional import NeuralFunctional, Reads, configure
 from zoo.errors import InvalidConfigError
@@ -49,7 +45,7 @@ class MonomialNFN(NeuralFunctional):
     with :math:`L_i` the complete linear maps that commute with monomial matrices (Sec. 4;
     :class:`~neural_functionals.layers.monomial.MonomialLinear`), :math:`\sigma` ReLU, or tanh for
     features that signs flip, and invariant pooling (Sec. 4.2;
-    :class:`~neural_functionals.layers.monomial.MonomialPooling`).
+    :class:`~neural_functionals.layers.monomial_pooling.MonomialPooling`).
 
     Parameters
     ----------
