@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from math import isfinite
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from neural_functionals.models import NeuralFunctional
+from neural_functionals.models.functional import Symmetry
 from zoo.networks import build, example_input
 from zoo.space import Domain, NeuronGroup, Touch, WeightSpace
 from zoo.symmetry import Action, from_permutations, sample_scale, trace
@@ -66,8 +67,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}  # error per spread
 SCALE_TOLERANCE = 1e-9  # of factors, in float64: these are not exact as permutations are
 CONTROL = 1e3  # what a non-symmetry changes, in errors
 SEEDS = (0, 1, 2)
-SymmetryKind = Literal["permutation", "scale", "sign"]
-DOMAINS: dict[SymmetryKind, Domain] = {"scale": "positive", "sign": "sign"}
+DOMAINS: dict[Symmetry, Domain] = {"scale": "positive", "sign": "sign"}
 
 
 @cache
@@ -147,7 +147,7 @@ def one_sided(space: WeightSpace, *, seed: int) -> Action:
     return from_permutations(half, {group.name: moved})
 
 
-def random_scale(space: WeightSpace, kind: SymmetryKind, *, seed: int) -> Action:
+def random_scale(space: WeightSpace, kind: Symmetry, *, seed: int) -> Action:
     """Draw factors of one kind for all hidden units, not all of them one."""
     generator = torch.Generator().manual_seed(seed)
     names = tuple(one.name for one in space.scalings if one.domain == DOMAINS[kind])
@@ -157,7 +157,7 @@ def random_scale(space: WeightSpace, kind: SymmetryKind, *, seed: int) -> Action
             return action
 
 
-def one_sided_scale(space: WeightSpace, kind: SymmetryKind, *, seed: int) -> Action:
+def one_sided_scale(space: WeightSpace, kind: Symmetry, *, seed: int) -> Action:
     """Scale the units of a group on one side of a layer only, which changes most networks."""
     chosen = [one for one in space.scalings if one.domain == DOMAINS[kind]]
     scaling = chosen[seed % len(chosen)]
@@ -184,12 +184,12 @@ class SymmetryRow(NamedTuple):
     it that changes the networks' function.
     """
 
-    kind: SymmetryKind
+    kind: Symmetry
     error: float
     control: float
 
 
-def symmetry_kinds(space: WeightSpace) -> tuple[SymmetryKind, ...]:
+def symmetry_kinds(space: WeightSpace) -> tuple[Symmetry, ...]:
     """Kinds of symmetry that a space has."""
     domains = {scaling.domain for scaling in space.scalings}
     return (
@@ -203,7 +203,7 @@ def symmetry_errors(
     space: WeightSpace,
     weights: Tensor,
     *,
-    kinds: tuple[SymmetryKind, ...] | None = None,
+    kinds: tuple[Symmetry, ...] | None = None,
     non_symmetry: Callable[..., Action] = one_sided,
 ) -> list[SymmetryRow]:
     """Measure ``f(g.w) = f(w)`` for each kind of symmetry, with a control.
@@ -344,7 +344,7 @@ class ScaleInvariantModelContract(InvariantModelContract):
     ``claims``: the kinds of factors that the model is invariant to.
     """
 
-    claims: ClassVar[tuple[SymmetryKind, ...]] = ("scale", "sign")
+    claims: ClassVar[tuple[Symmetry, ...]] = ("scale", "sign")
 
     @pytest.fixture(params=list(SCALED_NETWORKS))
     def scaled_space(self, request: pytest.FixtureRequest) -> WeightSpace:

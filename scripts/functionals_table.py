@@ -30,6 +30,7 @@ from neural_functionals.testing import (
     symmetry_kinds,
 )
 from zoo.errors import WeightSpaceMismatchError, ZooError
+from zoo.space import WeightSpace
 
 ROOT = Path(__file__).parents[1]
 HEADER = ("model", "architecture", "symmetry", "error", "control")
@@ -72,16 +73,26 @@ def measure(name: str, network: str) -> list[tuple[str, ...]]:
         model = build_model(name, space=space, num_hyperparameters=1, **options)
     except WeightSpaceMismatchError as error:
         return [(name, network, f"refused: {str(error).partition('.')[0]}", "", "")]
-    fit(model, random_networks(space, 50, seed=100))
-    weights = random_networks(space, 16, seed=1)
+    fit(model, networks(space, 50, seed=100))
+    weights = networks(space, 16, seed=1)
     rows = symmetry_errors(
-        model.double(),
+        model.double().eval(),
         space,
         weights,
-        kinds=tuple(kind for kind in symmetry_kinds(space) if kind in cls.symmetries),
+        kinds=tuple(kind for kind in symmetry_kinds(space) if kind in model.symmetries),
         non_symmetry=across_tensors if cls.reads_sets else one_sided,
     )
     return [(name, network, row.kind, f"{row.error:.0e}", f"{row.control:.0e}") for row in rows]
+
+
+def networks(space: WeightSpace, count: int, *, seed: int) -> torch.Tensor:
+    """Draw networks that can be run: running variances are positive."""
+    weights = random_networks(space, count, seed=seed)
+    for tensor in space.tensors:
+        if tensor.kind == "buffer":
+            start = space.offsets[tensor.name]
+            weights[:, start : start + tensor.numel].abs_()
+    return weights
 
 
 def fit(model: NeuralFunctional, weights: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ from neural_functionals.layers.pooling import InvariantPooling
 from neural_functionals.layers.probes import MemberRunner
 from neural_functionals.layers.scale_normalise import ScaleNormalisation
 from neural_functionals.layers.scaling import ScaleReference
+from neural_functionals.layers.stack import EquivariantStack
 from neural_functionals.layers.statistics import TensorStatistics
 from neural_functionals.layers.tokens import Tokeniser
 from neural_functionals.layers.transformer import (
@@ -24,6 +25,7 @@ __all__ = [
     "AttentionBlock",
     "AttentionPooling",
     "EquivariantLinear",
+    "EquivariantStack",
     "FeatureBlock",
     "InvariantPooling",
     "MatrixProduct",

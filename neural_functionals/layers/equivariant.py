@@ -5,11 +5,12 @@ block with groups ``G`` to a block with groups ``H`` is a sum over subsets ``S``
 average over ``G - S``, mix channels by a free matrix, repeat along ``H - S`` [1]_ [2]_. Terms with
 one ``S`` share their pooled inputs, so all of them are one matrix product on concatenated channels.
 Of a nested group (units inside heads) each outer unit has its own copy, so that units of two outer
-ones have nothing in common: ``S`` holds a nested group only together with the group around it.
+ones have nothing in common: ``S`` holds a nested group only together with the group around it. A
+group that moves several axes of one block is several names there
+(:mod:`neural_functionals.layers.partitions`).
 """
 
 from collections.abc import Sequence
-from itertools import combinations
 from math import prod
 from typing import NamedTuple
 
@@ -18,8 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neural_functionals.layers.features import FeatureBlock
-
-Subset = tuple[str, ...]
+from neural_functionals.layers.partitions import (
+    Subset,
+    View,
+    count_repeats,
+    input_views,
+    output_views,
+    subsets_of,
+    take,
+)
 
 
 class _Pool(NamedTuple):
@@ -88,23 +96,27 @@ class EquivariantLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
-        self.subsets = [
-            subset for subset in _subsets(self.inputs) if subset in set(_subsets(self.outputs))
-        ]
-        self._sources = {s: _containing(self.inputs, s) for s in self.subsets}
-        self._targets = {s: _containing(self.outputs, s) for s in self.subsets}
-        self._splits = {
-            s: [self.outputs[h].channels for h in self._targets[s]] for s in self.subsets
+        repeats = count_repeats(self.inputs, self.outputs)
+        self._seen, self._made = input_views(self.inputs, repeats), output_views(outputs, repeats)
+        self.subsets = [each for each in _subsets(self._seen) if each in set(_subsets(self._made))]
+        self._sources = {
+            s: [f for f, view in enumerate(self._seen) if s in view.subsets] for s in self.subsets
         }
-        self._pools = [pool for f in range(len(self.inputs)) for pool in self._plan_pools(f)]
-        self._folds = [fold for h in range(len(self.outputs)) for fold in self._plan_folds(h)]
+        self._targets = {
+            s: [h for h, view in enumerate(self._made) if s in view.subsets] for s in self.subsets
+        }
+        self._splits = {
+            s: [self._made[h].shape.channels for h in self._targets[s]] for s in self.subsets
+        }
+        self._pools = [pool for f in range(len(self._seen)) for pool in self._plan_pools(f)]
+        self._folds = [fold for h in range(len(self._made)) for fold in self._plan_folds(h)]
         self.weights = nn.ParameterList(
             torch.empty(
-                sum(self._splits[s]), sum(self.inputs[f].channels for f in self._sources[s])
+                sum(self._splits[s]), sum(self._seen[f].shape.channels for f in self._sources[s])
             )
             for s in self.subsets
         )
-        self.bias = nn.Parameter(torch.empty(sum(block.channels for block in self.outputs)))
+        self.bias = nn.Parameter(torch.empty(sum(view.shape.channels for view in self._made)))
         self.reset_parameters(gain)
 
     @torch.no_grad()
@@ -112,12 +124,13 @@ class EquivariantLinear(nn.Module):
         """Draw the weights anew from torch's current generator and zero the bias."""
         for subset, weight in zip(self.subsets, self.weights, strict=True):
             power = sum(
-                self.inputs[f].channels * (0.5 + 0.5 / _num_pooled(self.inputs[f], subset))
+                self._seen[f].shape.channels
+                * (0.5 + 0.5 / _num_pooled(self._seen[f].shape, subset))
                 for f in self._sources[subset]
             )
             rows = torch.split(weight, self._splits[subset])
             for h, part in zip(self._targets[subset], rows, strict=True):
-                part.normal_(std=gain * (power * len(self._own(self.outputs[h]))) ** -0.5)
+                part.normal_(std=gain * (power * len(self._own(self._made[h].shape))) ** -0.5)
         self.bias.zero_()
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -127,8 +140,8 @@ class EquivariantLinear(nn.Module):
         place.
         """
         pooled = {
-            (f, block.groups): x
-            for f, (block, x) in enumerate(zip(self.inputs, features, strict=True))
+            (f, view.shape.groups): take(features[view.block], view.parts)
+            for f, view in enumerate(self._seen)
         }
         for pool in self._pools:
             source = pooled[pool.block, pool.source]
@@ -137,7 +150,17 @@ class EquivariantLinear(nn.Module):
         terms = self._terms(pooled)
         for fold in self._folds:
             _add(terms, fold)
-        return [terms[h, block.groups] for h, block in enumerate(self.outputs)]
+        return self._joined([terms[h, view.shape.groups] for h, view in enumerate(self._made)])
+
+    def _joined(self, terms: list[Tensor]) -> list[Tensor]:
+        """Add what was made for diagonals to the blocks themselves, the first views."""
+        whole: list[Tensor] = []
+        for view, term in zip(self._made, terms, strict=True):
+            if view.block == len(whole):
+                whole.append(term)
+            else:
+                take(whole[view.block], view.parts).add_(term)
+        return whole
 
     def _terms(self, pooled: dict[tuple[int, Subset], Tensor]) -> dict[tuple[int, Subset], Tensor]:
         """Mix channels: per output block and subset ``[batch, *sizes of the subset, channels]``."""
@@ -162,12 +185,12 @@ class EquivariantLinear(nn.Module):
         return [subset for subset in self.subsets if set(subset) <= set(block.groups)]
 
     def _plan_pools(self, f: int) -> list[_Pool]:
-        """Pool one input block to every subset, each from the smallest one at hand."""
-        block = self.inputs[f]
+        """Pool one view of an input to each of its subsets, from the smallest one at hand."""
+        block, own = self._seen[f].shape, self._seen[f].subsets
         sizes = dict(zip(block.groups, block.sizes, strict=True))
         at_hand, plan = [block.groups], []
         for subset in reversed(self.subsets):
-            if subset == block.groups or not set(subset) <= set(block.groups):
+            if subset == block.groups or subset not in own:
                 continue
             source = min((s for s in at_hand if set(subset) <= set(s)), key=len)
             dims = tuple(1 + i for i, name in enumerate(source) if name not in subset)
@@ -178,7 +201,8 @@ class EquivariantLinear(nn.Module):
 
     def _plan_folds(self, h: int) -> list[_Fold]:
         """Add each term of an output block to the next larger one that contains its subset."""
-        block, own = self.outputs[h], self._own(self.outputs[h])
+        block = self._made[h].shape
+        own = self._own(block)
         sizes = dict(zip(block.groups, block.sizes, strict=True))
         owned = {subset for subset in own if len(self._targets[subset]) == 1}
         made, plan = set(own), []
@@ -205,21 +229,10 @@ def _add(terms: dict[tuple[int, Subset], Tensor], fold: _Fold) -> None:
         terms[key] = terms[key].add_(small) if fold.owned else terms[key] + small
 
 
-def _subsets(blocks: Sequence[FeatureBlock]) -> list[Subset]:
-    """List the sets of groups that share units within some block, small ones first."""
-    found = {
-        subset
-        for block in blocks
-        for length in range(len(block.groups) + 1)
-        for subset in combinations(block.groups, length)
-        if all(parent in subset for child, parent in block.inside if child in subset)
-    }
+def _subsets(views: Sequence[View]) -> list[Subset]:
+    """List the sets of names that some view is pooled to, small ones first."""
+    found = {subset for view in views for subset in subsets_of(view.shape)}
     return sorted(found, key=lambda subset: (len(subset), subset))
-
-
-def _containing(blocks: Sequence[FeatureBlock], subset: Subset) -> list[int]:
-    """Positions of the blocks that all groups of ``subset`` move."""
-    return [i for i, block in enumerate(blocks) if set(subset) <= set(block.groups)]
 
 
 def _num_pooled(block: FeatureBlock, subset: Subset) -> int:

@@ -26,7 +26,7 @@ class FeatureBlock:
     Parameters
     ----------
     groups
-        Neuron groups that move the block, one per axis, sorted by name, none twice.
+        Neuron groups that move the block, one per axis, sorted by name; one may move several.
     sizes
         Number of units of each group.
     channels
@@ -41,10 +41,17 @@ class FeatureBlock:
     inside: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        if list(self.groups) != sorted(set(self.groups)) or len(self.sizes) != len(self.groups):
+        if list(self.groups) != sorted(self.groups) or len(self.sizes) != len(self.groups):
             raise WeightSpaceMismatchError(
-                f"Expected distinct groups sorted by name with one size each, got groups "
-                f"{self.groups} and sizes {self.sizes}."
+                f"Expected groups sorted by name with one size each, got groups {self.groups} and "
+                f"sizes {self.sizes}."
+            )
+        twice = {name for name, count in Counter(self.groups).items() if count > 1}
+        nested = sorted(twice & {name for pair in self.inside for name in pair})
+        if nested:
+            raise WeightSpaceMismatchError(
+                f"Group {nested[0]!r} moves several axes of a tensor and is nested or has groups "
+                "inside: there are no maps for that. Use a model of statistics, such as statnn."
             )
 
 
@@ -58,21 +65,27 @@ class WeightLayout(nn.Module):
     free
         Kinds of pinned axes to treat as further groups: ``("input", "output")`` gives the setting
         in which the network's inputs and outputs may be relabelled too.
+    repeated
+        Whether one group may move two axes of a tensor.
 
     Raises
     ------
     WeightSpaceMismatchError
-        If one group moves two axes of a tensor.
+        If one group moves two axes of a tensor, and may not.
     """
 
     index: Tensor
     inverse: Tensor
     orbit: Tensor
 
-    def __init__(self, space: WeightSpace, *, free: tuple[PinKind, ...] = ()) -> None:
+    def __init__(
+        self, space: WeightSpace, *, free: tuple[PinKind, ...] = (), repeated: bool = False
+    ) -> None:
         super().__init__()
         self.num_parameters = space.num_parameters
         self.fields = fields(space, free=free)
+        if not repeated:
+            _refuse_repeats(self.fields)
         indices = [_sorted_index(field) for field in self.fields]
         self.shapes = [index.shape for index in indices]
         self._groups = [tuple(sorted(field.groups)) for field in self.fields]
@@ -121,16 +134,18 @@ class WeightLayout(nn.Module):
         return flat.index_select(1, self.inverse)
 
 
+def _refuse_repeats(found: Sequence[Field]) -> None:
+    for field in found:
+        twice = [name for name, count in Counter(field.groups).items() if count > 1]
+        if twice:
+            raise WeightSpaceMismatchError(
+                f"Expected every neuron group on at most one axis of a tensor, but {twice[0]!r} "
+                f"moves several axes of {field.tensor!r}. Use a model with maps for that: unf, nfn."
+            )
+
+
 def _sorted_index(field: Field) -> np.ndarray:
     """Positions of a field with its group axes sorted by name, ``[*sizes, channels]``."""
-    twice = [name for name, count in Counter(field.groups).items() if count > 1]
-    if twice:
-        raise WeightSpaceMismatchError(
-            f"Expected every neuron group on at most one axis of a tensor, but {twice[0]!r} moves "
-            f"several axes of {field.tensor!r}. Maps for repeated groups need one matrix per set "
-            "partition of the axes, which this layer lacks; use a model that does not need them, "
-            "such as statnn."
-        )
     order = np.argsort(np.array(field.groups, dtype=object), kind="stable").tolist()
     return np.transpose(field.index, [*order, len(order)])
 

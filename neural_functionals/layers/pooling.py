@@ -6,10 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from neural_functionals.layers.features import FeatureBlock
+from neural_functionals.layers.partitions import count_repeats, output_views, take
 
 
 class InvariantPooling(nn.Module):
-    """Mean of each block over its neuron groups, concatenated.
+    """Mean of each block over its neuron groups, and of its diagonals, concatenated.
+
+    Where one group moves several axes, entries on a diagonal are an orbit of their own.
 
     Parameters
     ----------
@@ -19,11 +22,11 @@ class InvariantPooling(nn.Module):
 
     def __init__(self, blocks: Sequence[FeatureBlock]) -> None:
         super().__init__()
-        self.num_features = sum(block.channels for block in blocks)
+        self._views = output_views(blocks, count_repeats(blocks))
+        self.num_features = sum(view.shape.channels for view in self._views)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Pool blocks ``[batch, *sizes, channels]`` into ``[batch, num_features]``."""
-        means = [
-            block.flatten(1, -2).mean(dim=1) if block.ndim > 2 else block for block in features
-        ]
+        seen = [take(features[view.block], view.parts) for view in self._views]
+        means = [view.flatten(1, -2).mean(dim=1) if view.ndim > 2 else view for view in seen]
         return torch.cat(means, dim=1)

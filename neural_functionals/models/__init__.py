@@ -7,6 +7,8 @@ from neural_functionals.models.boosted_statistics import (
     BoostedStatistics,
     BoostedStatisticsConfig,
 )
+from neural_functionals.models.deepsets import DeepSets, DeepSetsConfig
+from neural_functionals.models.dws import DWSNet, DWSNetConfig
 from neural_functionals.models.flat_mlp import FlatMLP, FlatMLPConfig
 from neural_functionals.models.functional import (
     FittedFunctional,
@@ -32,10 +34,17 @@ from neural_functionals.models.probegen import ProbeGen, ProbeGenConfig
 from neural_functionals.models.sane import SANE, SANEConfig
 from neural_functionals.models.scalegmn import ScaleGMN, ScaleGMNConfig
 from neural_functionals.models.statnn import StatNN, StatNNConfig
+from neural_functionals.models.unf import UNF, UNFConfig
 from zoo.errors import InvalidConfigError, unknown_name
 from zoo.space import WeightSpace
 
 __all__ = [
+    "DWSNet",
+    "DWSNetConfig",
+    "DeepSets",
+    "DeepSetsConfig",
+    "UNF",
+    "UNFConfig",
     "MODELS",
     "NFN",
     "NFT",
@@ -74,6 +83,9 @@ MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     HyperparametersOnly.name: (HyperparametersOnlyConfig, HyperparametersOnly),
     NFN.name: (NFNConfig, NFN),
     StatNN.name: (StatNNConfig, StatNN),
+    DeepSets.name: (DeepSetsConfig, DeepSets),
+    DWSNet.name: (DWSNetConfig, DWSNet),
+    UNF.name: (UNFConfig, UNF),
     NFT.name: (NFTConfig, NFT),
     LinearStatistics.name: (LinearStatisticsConfig, LinearStatistics),
     BoostedStatistics.name: (BoostedStatisticsConfig, BoostedStatistics),

@@ -89,6 +89,7 @@ class BoostedStatistics(FittedFunctional):
 
     name: ClassVar[str] = "boosted-statistics"
     reads: ClassVar[Reads] = "weights"
+    reads_sets: ClassVar[bool] = True
     config: BoostedStatisticsConfig
 
     def __init__(

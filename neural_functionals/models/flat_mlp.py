@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from neural_functionals.layers import OrbitNormalisation, WeightLayout, perceptron
-from neural_functionals.models.functional import NeuralFunctional, Reads, configure
+from neural_functionals.models.functional import NeuralFunctional, Reads, Symmetry, configure
 from zoo.errors import InvalidConfigError
 from zoo.space import WeightSpace
 from zoo.symmetry import fields
@@ -73,6 +73,7 @@ class FlatMLP(NeuralFunctional):
 
     name: ClassVar[str] = "flat-mlp"
     reads: ClassVar[Reads] = "weights"
+    symmetries: tuple[Symmetry, ...] = ()
     config: FlatMLPConfig
     views: Tensor
 
@@ -87,7 +88,7 @@ class FlatMLP(NeuralFunctional):
         config = configure(config or FlatMLPConfig(), overrides)
         super().__init__(space, config, num_outputs)
         self.relabellings = RandomRelabellings(space)
-        self.normalise = OrbitNormalisation(WeightLayout(space).orbit)
+        self.normalise = OrbitNormalisation(WeightLayout(space, repeated=True).orbit)
         self.head = perceptron(space.num_parameters, config.hidden, num_outputs)
         self.register_buffer("views", self.relabellings(config.num_views))
 

@@ -11,6 +11,8 @@ from zoo.errors import unknown_name
 from zoo.space import WeightSpace
 
 Reads = Literal["weights", "hyperparameters"]
+Symmetry = Literal["permutation", "scale", "sign"]
+EVERY_SYMMETRY: tuple[Symmetry, ...] = ("permutation", "scale", "sign")
 
 
 class ModelConfig(Protocol):
@@ -44,12 +46,19 @@ class NeuralFunctional(nn.Module, ABC):
         What it is trained with where nothing else is asked for.
     runs_members
         Whether it runs the members themselves: its options then hold their ``network``.
+    symmetries
+        What of a member's symmetries its output does not depend on: relabelling hidden units, their
+        positive factors, their signs.
+    reads_sets
+        Whether it sees each tensor as a set of numbers, and so no more than that.
     """
 
     name: ClassVar[str]
     reads: ClassVar[Reads]
     usual_loss: ClassVar[Loss] = "bce"
     runs_members: ClassVar[bool] = False
+    symmetries: tuple[Symmetry, ...] = ("permutation",)
+    reads_sets: ClassVar[bool] = False
 
     def __init__(self, source: WeightSpace | int, config: ModelConfig, num_outputs: int) -> None:
         super().__init__()

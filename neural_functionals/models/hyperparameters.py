@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from neural_functionals.layers import Standardise, perceptron
-from neural_functionals.models.functional import NeuralFunctional, Reads, configure
+from neural_functionals.models.functional import NeuralFunctional, Reads, Symmetry, configure
 from zoo.errors import InvalidConfigError
 
 
@@ -45,6 +45,7 @@ class HyperparametersOnly(NeuralFunctional):
 
     name: ClassVar[str] = "hyperparameters"
     reads: ClassVar[Reads] = "hyperparameters"
+    symmetries: tuple[Symmetry, ...] = ()
     config: HyperparametersOnlyConfig
 
     def __init__(

@@ -81,6 +81,7 @@ class LinearStatistics(FittedFunctional):
 
     name: ClassVar[str] = "linear-statistics"
     reads: ClassVar[Reads] = "weights"
+    reads_sets: ClassVar[bool] = True
     config: LinearStatisticsConfig
     weight: Tensor
     bias: Tensor

@@ -11,7 +11,13 @@ from neural_functionals.layers import OrbitNormalisation, WeightLayout, perceptr
 from neural_functionals.layers.matrix_product import Flow, MatrixProduct, UnitMap, flows
 from neural_functionals.layers.scale_normalise import uncentre
 from neural_functionals.layers.sign_messages import Gate
-from neural_functionals.models.functional import NeuralFunctional, Reads, configure
+from neural_functionals.models.functional import (
+    EVERY_SYMMETRY,
+    NeuralFunctional,
+    Reads,
+    Symmetry,
+    configure,
+)
 from zoo.errors import InvalidConfigError
 from zoo.space import WeightSpace
 
@@ -100,6 +106,7 @@ class MatrixProductNetwork(NeuralFunctional):
 
     name: ClassVar[str] = "matrix-product"
     reads: ClassVar[Reads] = "weights"
+    symmetries: tuple[Symmetry, ...] = EVERY_SYMMETRY
     config: MatrixProductNetworkConfig
 
     def __init__(
@@ -112,6 +119,8 @@ class MatrixProductNetwork(NeuralFunctional):
     ) -> None:
         config = configure(config or MatrixProductNetworkConfig(), overrides)
         super().__init__(space, config, num_outputs)
+        if any(tensor.kind == "buffer" for tensor in space.tensors):  # see the notes
+            self.symmetries = ("permutation",)
         self.layout = WeightLayout(space)
         self.normalise = OrbitNormalisation(self.layout.orbit)
         self.flows, self.plain = flows(space, self.layout)

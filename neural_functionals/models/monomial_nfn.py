@@ -10,7 +10,13 @@ from neural_functionals.layers import WeightLayout, perceptron
 from neural_functionals.layers.monomial import MonomialLinear, cut, monomial_blocks
 from neural_functionals.layers.monomial_pooling import MonomialPooling
 from neural_functionals.layers.scale_normalise import ScaleNormalisation
-from neural_functionals.models.functional import NeuralFunctional, Reads, configure
+from neural_functionals.models.functional import (
+    EVERY_SYMMETRY,
+    NeuralFunctional,
+    Reads,
+    Symmetry,
+    configure,
+)
 from zoo.errors import InvalidConfigError
 from zoo.space import WeightSpace
 
@@ -87,6 +93,7 @@ class MonomialNFN(NeuralFunctional):
 
     name: ClassVar[str] = "monomial-nfn"
     reads: ClassVar[Reads] = "weights"
+    symmetries: tuple[Symmetry, ...] = EVERY_SYMMETRY
     config: MonomialNFNConfig
 
     def __init__(

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import pi, sqrt
+from math import pi
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from neural_functionals.layers import (
-    EquivariantLinear,
+    EquivariantStack,
     InvariantPooling,
     OrbitNormalisation,
     WeightLayout,
@@ -109,7 +109,7 @@ class NFN(NeuralFunctional):
     ) -> None:
         config = configure(config or NFNConfig(), overrides)
         super().__init__(space, config, num_outputs)
-        self.layout = WeightLayout(space, free=_FREE[config.variant])
+        self.layout = WeightLayout(space, free=_FREE[config.variant], repeated=True)
         self.normalise = OrbitNormalisation(self.layout.orbit)
         self.positions = PositionFeatures(
             self.layout,
@@ -121,19 +121,14 @@ class NFN(NeuralFunctional):
             self.layout.blocks(extra=self.positions.num_features),
             *(self.layout.blocks(channels) for channels in config.channels),
         ]
-        self.layers = nn.ModuleList(
-            EquivariantLinear(inputs, outputs, gain=sqrt(2.0) if depth else 1.0)
-            for depth, (inputs, outputs) in enumerate(zip(blocks[:-1], blocks[1:], strict=True))
-        )
+        self.stack = EquivariantStack(blocks)
         self.pool = InvariantPooling(blocks[-1])
         self.head = perceptron(self.pool.num_features, config.hidden, num_outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map weights ``[batch, P]`` to ``[batch, num_outputs]``."""
         features = self.positions(self.layout.gather(self.normalise(inputs)))
-        for layer in self.layers:
-            features = [_rectify(block) for block in layer(features)]
-        outputs: Tensor = self.head(self.pool(features))
+        outputs: Tensor = self.head(self.pool(self.stack(features)))
         return outputs
 
     def fit_statistics(self, inputs: Tensor) -> None:
@@ -181,11 +176,6 @@ class PositionFeatures(nn.Module):
             block if name is None else _append(block, self.get_buffer(name))
             for block, name in zip(features, self._names, strict=True)
         ]
-
-
-def _rectify(block: Tensor) -> Tensor:
-    """ReLU, in place on blocks that groups move: a large new tensor costs more than the ReLU."""
-    return block.relu_() if block.ndim > 2 else block.relu()
 
 
 def _append(block: Tensor, waves: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neural_functionals.graphs import (
+    GraphEncoder,
     GraphReader,
     GraphRoom,
-    NeuralGraphEncoder,
     Readout,
     Topology,
+    draw_weights,
 )
 from neural_functionals.layers import perceptron
 from neural_functionals.models.functional import NeuralFunctional, Reads, configure
@@ -96,7 +97,8 @@ class NGGNN(NeuralFunctional):
     measure each network by itself; in the authors' code they measure the whole batch, so a
     network's output depends on the others. Units that residual connections make one neuron group
     are one set of nodes. The mean over all nodes is read beside the outputs where some node is more
-    than ``num_layers`` edges away from these. Activation embeddings and probe features are left
+    than ``num_layers`` edges away from these. Weights start so that outputs have the variance of
+    inputs. Activation embeddings and probe features are left
     out.
 
     References
@@ -134,7 +136,7 @@ class NGGNN(NeuralFunctional):
         super().__init__(space, config, num_outputs)
         width = config.width
         self.reader = GraphReader(space, room)
-        self.encode = NeuralGraphEncoder(
+        self.encode = GraphEncoder(
             self.reader,
             node_width=width,
             edge_width=width,
@@ -154,6 +156,7 @@ class NGGNN(NeuralFunctional):
             outputs=config.readout == "outputs",
         )
         self.head = perceptron(self.read.num_features, config.hidden, num_outputs)
+        draw_weights(self)
 
     def forward(self, inputs: "Tensor | Batch") -> Tensor:
         """Map weights ``[batch, P]``, or mixed graphs, to ``[batch, num_outputs]``."""
@@ -220,7 +223,7 @@ class Round(nn.Module):
     def _aggregate(topology: Topology, messages: list[Tensor]) -> Tensor:
         """Reduce messages to their mean, minimum, maximum and standard deviation."""
         mean = topology.mean(messages)
-        centres = topology.targets(mean)
+        centres = topology.targets(mean.detach())  # deviations add up to zero: no gradient
         variance = topology.mean(
             [(message - centre).square() for message, centre in zip(messages, centres, strict=True)]
         )

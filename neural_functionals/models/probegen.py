@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from neural_functionals.layers import MemberRunner, perceptron
-from neural_functionals.models.functional import NeuralFunctional, Reads, configure
+from neural_functionals.models.functional import (
+    EVERY_SYMMETRY,
+    NeuralFunctional,
+    Reads,
+    Symmetry,
+    configure,
+)
 from zoo.errors import InvalidConfigError
 from zoo.space import WeightSpace
 
@@ -88,6 +94,7 @@ class ProbeGen(NeuralFunctional):
 
     name: ClassVar[str] = "probegen"
     reads: ClassVar[Reads] = "weights"
+    symmetries: tuple[Symmetry, ...] = EVERY_SYMMETRY
     runs_members: ClassVar[bool] = True
     config: ProbeGenConfig
 

@@ -13,7 +13,7 @@ from neural_functionals.layers import (
     Tokeniser,
     perceptron,
 )
-from neural_functionals.models.functional import NeuralFunctional, Reads, configure
+from neural_functionals.models.functional import NeuralFunctional, Reads, Symmetry, configure
 from zoo.errors import InvalidConfigError
 from zoo.space import WeightSpace
 
@@ -97,6 +97,7 @@ class SANE(NeuralFunctional):
 
     name: ClassVar[str] = "sane"
     reads: ClassVar[Reads] = "weights"
+    symmetries: tuple[Symmetry, ...] = ()
     config: SANEConfig
 
     def __init__(

@@ -19,7 +19,13 @@ from neural_functionals.layers.sign_messages import (
     State,
     normalised,
 )
-from neural_functionals.models.functional import NeuralFunctional, Reads, configure
+from neural_functionals.models.functional import (
+    EVERY_SYMMETRY,
+    NeuralFunctional,
+    Reads,
+    Symmetry,
+    configure,
+)
 from zoo.errors import InvalidConfigError
 from zoo.space import WeightSpace
 
@@ -121,6 +127,7 @@ class ScaleGMN(NeuralFunctional):
 
     name: ClassVar[str] = "scalegmn"
     reads: ClassVar[Reads] = "weights"
+    symmetries: tuple[Symmetry, ...] = EVERY_SYMMETRY
     config: ScaleGMNConfig
 
     def __init__(

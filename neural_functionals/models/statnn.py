@@ -60,6 +60,7 @@ class StatNN(NeuralFunctional):
 
     name: ClassVar[str] = "statnn"
     reads: ClassVar[Reads] = "weights"
+    reads_sets: ClassVar[bool] = True
     config: StatNNConfig
 
     def __init__(

@@ -5,12 +5,12 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from tiny_networks import OTHERS, REPEATED, space_called
 
 from neural_functionals.layers import EquivariantLinear, FeatureBlock, WeightLayout
 from neural_functionals.testing import NETWORKS, example_space, random_action, random_networks
 from zoo.errors import WeightSpaceMismatchError
-from zoo.symmetry import from_permutations, trace
+from zoo.symmetry import from_permutations
 
 
 def generators(space):
@@ -22,28 +22,15 @@ def generators(space):
             yield from_permutations(space, {group.name: swap}).index.numpy()
 
 
-class TinyAttention(nn.Module):
-    """Two heads with two units each: nested groups, and a residual stream."""
-
-    def __init__(self):
-        super().__init__()
-        self.embed, self.mix = nn.Linear(1, 2, bias=False), nn.Linear(2, 12, bias=False)
-        self.out = nn.Linear(4, 2, bias=False)
-
-    def forward(self, x):
-        x = self.embed(x)
-        q, k, v = self.mix(x).view(*x.shape[:2], 3, 2, 2).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
-        return (x + self.out(mixed.transpose(1, 2).flatten(2))).sum(-1)
+SPACES = [*NETWORKS, *OTHERS]
 
 
-def space_called(name):
-    if name == "attention":
-        return trace(TinyAttention(), torch.zeros(2, 3, 1), strict=True)
-    return example_space(name)
-
-
-SPACES = [*NETWORKS, "attention"]
+@pytest.mark.parametrize("name", list(REPEATED))
+def test_these_spaces_have_repeated_groups(name):
+    layout = WeightLayout(space_called(name), repeated=True)
+    assert any(len(set(block.groups)) < len(block.groups) for block in layout.blocks())
+    with pytest.raises(WeightSpaceMismatchError, match="moves several axes"):
+        WeightLayout(space_called(name))
 
 
 def num_orbits(labels, moves):
@@ -88,7 +75,7 @@ def as_matrices(layout, layer):
 def test_basis_is_complete_and_free(name):
     """As many parameters as there are equivariant maps, and no two of them alike."""
     space = space_called(name)
-    layout = WeightLayout(space)
+    layout = WeightLayout(space, repeated=True)
     layer = EquivariantLinear(layout.blocks(), layout.blocks()).double()
     matrices = as_matrices(layout, layer)
     rank = int(torch.linalg.matrix_rank(matrices @ matrices.T, hermitian=True))
@@ -100,7 +87,7 @@ def test_basis_is_complete_and_free(name):
 @pytest.mark.parametrize("name", SPACES)
 def test_equivariant(name, free):
     space = space_called(name)
-    layout = WeightLayout(space, free=free)
+    layout = WeightLayout(space, free=free, repeated=True)
     layers = [
         EquivariantLinear(layout.blocks(), layout.blocks(3)).double(),
         EquivariantLinear(layout.blocks(3), layout.blocks()).double(),
@@ -189,8 +176,26 @@ def test_outputs_start_at_unit_variance(name):
         assert 0.85 < output.square().mean().item() < 1.15
 
 
-def test_groups_must_be_sorted_and_distinct():
-    with pytest.raises(WeightSpaceMismatchError, match="distinct groups sorted by name"):
+def test_groups_must_be_sorted():
+    with pytest.raises(WeightSpaceMismatchError, match="groups sorted by name"):
         FeatureBlock(groups=("b", "a"), sizes=(2, 3), channels=1)
-    with pytest.raises(WeightSpaceMismatchError, match="distinct groups sorted by name"):
-        FeatureBlock(groups=("a", "a"), sizes=(2, 2), channels=1)
+
+
+def test_repeated_groups_must_not_be_nested():
+    for inside in ((("a", "b"),), (("b", "a"),)):
+        with pytest.raises(WeightSpaceMismatchError, match="nested or has groups inside"):
+            FeatureBlock(groups=("a", "a"), sizes=(2, 2), channels=1, inside=inside)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)])
+def test_one_map_per_set_partition(before, after):
+    """Bell numbers of axes: maps between tensors of which one group moves all axes."""
+    size = before + after
+    inputs, outputs = (
+        [FeatureBlock(groups=("g",) * axes, sizes=(size,) * axes, channels=1)]
+        for axes in (before, after)
+    )
+    layer = EquivariantLinear(inputs, outputs)
+    bell = [1, 1, 2, 5, 15, 52]
+    assert sum(weight.numel() for weight in layer.weights) == bell[before + after]
+    assert layer.bias.numel() == bell[after]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from neural_functionals.layers import InvariantPooling, OrbitNormalisation, WeightLayout
-from neural_functionals.models import NFN, StatNN
+from neural_functionals.models import NFN, NFT, StatNN
 from neural_functionals.testing import NETWORKS, example_space, random_action, random_networks
 from zoo.errors import WeightSpaceMismatchError
 from zoo.space import AxisSpec, NeuronGroup, TensorSpec, Touch, UnitIndex, WeightSpace
@@ -44,8 +44,9 @@ def recurrent_space():
 
 def test_a_group_twice_on_a_tensor_is_refused_by_name():
     with pytest.raises(WeightSpaceMismatchError, match="'units' moves several axes of 'recurrent'"):
-        NFN(recurrent_space())
-    assert StatNN(recurrent_space())(torch.zeros(1, 9)).shape == (1, 1)
+        NFT(recurrent_space())
+    for model in (NFN, StatNN):
+        assert model(recurrent_space())(torch.zeros(1, 9)).shape == (1, 1)
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))

@@ -1,0 +1,74 @@
+"""Graphs of networks as PyTorch Geometric has them: different architectures in one batch."""
+
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch_geometric.data import Data
+
+from neural_functionals.graphs.reading import GraphRoom
+from neural_functionals.graphs.template import GraphTemplate
+from zoo.errors import WeightSpaceMismatchError
+
+
+def to_data(template: GraphTemplate, vector: Tensor, *, room: GraphRoom | None = None) -> Data:
+    """Make the graph of one network.
+
+    Parameters
+    ----------
+    template
+        Graph of its weight space, with the kernel of ``room``.
+    vector
+        Weights ``[P]``.
+    room
+        What all graphs of a batch need room for; by default just this one.
+
+    Returns
+    -------
+    Data
+        ``x`` ``[N, node_width]``, ``edge_index``, ``edge_attr`` ``[E, edge_width]``, ``whole``
+        ``[1, graph_width]`` (parameters of no node or edge), ``node_kind``, ``node_place``,
+        ``edge_kind`` and ``edge_lane`` (see :class:`GraphTemplate`). Features that an architecture lacks are zero.
+
+    Raises
+    ------
+    WeightSpaceMismatchError
+        If the room is too small, or the weights are not the template's.
+    """
+    room = GraphRoom.of(template) if room is None else room
+    if vector.shape != (template.num_parameters,):
+        raise WeightSpaceMismatchError(
+            f"Expected one network's weights of shape [{template.num_parameters}], got "
+            f"{list(vector.shape)}."
+        )
+    _check_room(template, room)
+    padded = functional.pad(vector, (0, 1))
+    graph_index = torch.from_numpy(template.graph_index).to(vector.device)
+    whole = functional.pad(vector[graph_index], (0, room.graph_width - len(graph_index)))
+    return Data(
+        x=_gather(padded, template.node_gather, room.node_width),
+        edge_attr=_gather(padded, template.edge_gather, room.edge_width),
+        whole=whole[None],
+        **{
+            name: torch.from_numpy(getattr(template, name)).to(vector.device)
+            for name in ("edge_index", "node_kind", "node_place", "edge_kind", "edge_lane")
+        },
+    )
+
+
+def _gather(padded: Tensor, index: np.ndarray, width: int) -> Tensor:
+    chosen = padded[torch.from_numpy(index).to(padded.device)]
+    return functional.pad(chosen, (0, width - index.shape[1]))
+
+
+def _check_room(template: GraphTemplate, room: GraphRoom) -> None:
+    own = GraphRoom.of(template)
+    sizes = [name for name in asdict(own) if name not in ("kernel", "nesting")]
+    short = [name for name in sizes if getattr(own, name) > getattr(room, name)]
+    if own.kernel != room.kernel or short or own.nesting > room.nesting:
+        raise WeightSpaceMismatchError(
+            f"Expected a graph that fits into {room}, got one that needs {own}. Make the room with "
+            "`graph_room` of all spaces, and templates with its kernel."
+        )
