@@ -1,5 +1,6 @@
 """First features of nodes and edges: linear maps of weights, or of random waves of them."""
 
+from functools import partial
 from math import pi
 
 import torch
@@ -104,9 +105,10 @@ class GraphEncoder(nn.Module):
         super().__init__()
         room = reader.room
         num_places = room.num_inputs + room.num_hidden + room.num_outputs
-        waves = {"num_waves": num_waves, "sigma": sigma}
-        self.nodes = WaveProjection(len(reader.node_columns), node_width, **waves)
-        self.edges = WaveProjection(len(reader.edge_columns), edge_width, **waves)
+        waves = partial(WaveProjection, num_waves=num_waves, sigma=sigma)
+        num_features = len(reader.node_columns)
+        self.nodes = waves(num_features, node_width) if num_features else None
+        self.edges = waves(len(reader.edge_columns), edge_width)
         self.places = nn.Parameter(torch.randn(num_places, node_width))
         self.kinds = nn.Parameter(torch.randn(2, edge_width)) if room.nesting else None
         self.lanes = (
@@ -115,7 +117,9 @@ class GraphEncoder(nn.Module):
 
     def forward(self, graphs: Graphs) -> tuple[Tensor, list[Tensor]]:
         """Return features of nodes and edges."""
-        nodes = self.nodes(graphs.nodes) + self.places[graphs.places]
+        nodes = self.places[graphs.places].expand(*graphs.nodes.shape[:-1], -1)
+        if self.nodes is not None:
+            nodes = nodes + self.nodes(graphs.nodes)
         edges = []
         for features, columns, (kind, lane) in zip(
             graphs.edges, graphs.columns, graphs.edge_types, strict=True

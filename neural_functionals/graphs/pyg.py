@@ -30,7 +30,8 @@ def to_data(template: GraphTemplate, vector: Tensor, *, room: GraphRoom | None =
     Data
         ``x`` ``[N, node_width]``, ``edge_index``, ``edge_attr`` ``[E, edge_width]``, ``whole``
         ``[1, graph_width]`` (parameters of no node or edge), ``node_kind``, ``node_place``,
-        ``edge_kind`` and ``edge_lane`` (see :class:`GraphTemplate`). Features that an architecture lacks are zero.
+        ``edge_kind`` and ``edge_lane`` (see :class:`GraphTemplate`). Features that an architecture
+        lacks are zero.
 
     Raises
     ------

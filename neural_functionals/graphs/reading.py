@@ -1,8 +1,9 @@
 """From flat weights to features of nodes, edges and whole networks: one gather."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -49,6 +50,13 @@ class GraphRoom:
     nesting: bool
 
     @classmethod
+    def from_plain(cls, plain: "GraphRoom | Mapping[str, Any] | None") -> "GraphRoom | None":
+        """Restore a room from what ``dataclasses.asdict`` and JSON make of it."""
+        if not isinstance(plain, Mapping):
+            return plain
+        return cls(**{**plain, "kernel": tuple(plain["kernel"])})
+
+    @classmethod
     def of(cls, *templates: GraphTemplate) -> Self:
         """Return the smallest room for graphs of one ``kernel``."""
         counts = np.array([_num_places(template) for template in templates]).max(axis=0).tolist()
@@ -78,7 +86,7 @@ def graph_room(*spaces: WeightSpace, parallel: bool = False) -> GraphRoom:
 def _num_places(template: GraphTemplate) -> list[int]:
     """Count orbits of nodes per kind."""
     kinds = np.unique(np.stack([template.node_kind, template.node_place]), axis=1)[0]
-    return np.bincount(kinds, minlength=len(NODE_KINDS)).tolist()
+    return [int(count) for count in np.bincount(kinds, minlength=len(NODE_KINDS))]
 
 
 class Graphs(NamedTuple):
@@ -193,7 +201,7 @@ class GraphReader(nn.Module):
         self.space.check_vector(weights)
         padded = functional.pad(self.normalise(weights), (0, 1))
         chosen = padded.index_select(1, self.get_buffer("index"))
-        parts = chosen.split([prod(shape) for shape in self._shapes], dim=1)
+        parts = torch.split(chosen, [prod(shape) for shape in self._shapes], dim=1)
         nodes, *edges, whole = (
             part.view(len(weights), *shape) for part, shape in zip(parts, self._shapes, strict=True)
         )
@@ -244,9 +252,8 @@ class GraphReader(nn.Module):
 
 
 def _used(columns: list[np.ndarray]) -> np.ndarray:
-    """Columns in use, ascending; the first if there are none."""
-    found = np.unique(np.concatenate([*columns, np.empty(0, dtype=np.int64)]))
-    return found if found.size else np.zeros(1, dtype=np.int64)
+    """Columns in use, ascending."""
+    return np.unique(np.concatenate([*columns, np.empty(0, dtype=np.int64)]))
 
 
 def _offsets(room: GraphRoom) -> np.ndarray:

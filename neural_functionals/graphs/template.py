@@ -248,8 +248,8 @@ class GraphTemplate:
     def edge_orbit(self) -> np.ndarray:
         """Number of each edge's orbit, ``[E]``, int64: relabelling keeps it.
 
-        An orbit is told by block and lane, by the orbits of both ends and by which of the units around
-        the ends, and the ends themselves, are the same.
+        An orbit is told by block and lane, by the orbits of both ends and by which of the units
+        around the ends, and the ends themselves, are the same.
         """
         source, target = self.edge_index
         of_block = np.repeat(np.arange(len(self.blocks)), [b.num_edges for b in self.blocks])

@@ -97,24 +97,21 @@ class SharedTopology(nn.Module, Topology):
         self.sizes = [each.size for each in template.node_sets]
         self.num_edges = template.num_edges
         blocks, sets = template.blocks, template.node_sets
-        self._sources = nn.ModuleList(
-            _Side(block.source, block.sources, sets[block.source]) for block in blocks
-        )
-        self._targets = nn.ModuleList(
-            _Side(block.target, block.targets, sets[block.target]) for block in blocks
-        )
+        self._sources = [_Side(block.source, block.sources, sets[block.source]) for block in blocks]
+        self._targets = [_Side(block.target, block.targets, sets[block.target]) for block in blocks]
+        self.sides = nn.ModuleList([*self._sources, *self._targets])
         for name in ("in_degree", "out_degree"):
             degree = torch.from_numpy(getattr(template, name))[:, None]
             self.register_buffer(name, degree.to(torch.get_default_dtype()), persistent=False)
 
     def sources(self, nodes: Tensor) -> Edges:
         """Read views ``[batch, copies, 1, sources, channels]``, one per block."""
-        sets = nodes.split(self.sizes, dim=1)
+        sets = torch.split(nodes, self.sizes, dim=1)
         return [side.read(sets[side.at]).unsqueeze(2) for side in self._sources]
 
     def targets(self, nodes: Tensor) -> Edges:
         """Read views ``[batch, copies, targets, 1, channels]``, one per block."""
-        sets = nodes.split(self.sizes, dim=1)
+        sets = torch.split(nodes, self.sizes, dim=1)
         return [side.read(sets[side.at]).unsqueeze(3) for side in self._targets]
 
     def sum(self, edges: Sequence[Tensor], *, back: bool = False) -> Tensor:
@@ -150,7 +147,7 @@ class SharedTopology(nn.Module, Topology):
     def _collect(
         self,
         reduced: Sequence[Tensor],
-        sides: nn.ModuleList,
+        sides: Sequence["_Side"],
         how: str,
         fill: float,
     ) -> Tensor:
@@ -189,7 +186,7 @@ class _Side(nn.Module):
         """View a set ``[batch, size, channels]`` as ``[batch, copies, nodes, channels]``."""
         if self.order is not None:
             nodes = nodes.index_select(1, self.order)
-        return nodes.unflatten(1, self.shape)
+        return nodes.reshape(len(nodes), *self.shape, nodes.shape[2])
 
     def reduce(self, features: Tensor, how: str) -> Tensor:
         """Undo :meth:`read`; features of one node are reduced to one."""

@@ -38,14 +38,19 @@ class GMNConfig:
         of a kernel are features of one edge, which is as many times faster.
     hidden
         Widths of the head.
+    room
+        If given, the model also reads batches of mixed graphs that fit into it, see
+        :func:`~neural_functionals.graphs.graph_room`.
     """
 
     width: int = 128
     num_layers: int = 4
     parallel_edges: bool = True
     hidden: tuple[int, ...] = (128,)
+    room: GraphRoom | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "room", GraphRoom.from_plain(self.room))
         if min(self.width, self.num_layers, *self.hidden) < 1:
             raise InvalidConfigError(f"Expected positive widths and number of layers, got {self}.")
 
@@ -72,9 +77,6 @@ class GMN(NeuralFunctional):
         Options; keyword arguments replace fields of it.
     num_outputs
         Numbers to predict.
-    room
-        If given, the model also reads batches of mixed graphs that fit into it; made with
-        ``parallel`` as in the options.
 
     Notes
     -----
@@ -113,12 +115,11 @@ class GMN(NeuralFunctional):
         config: GMNConfig | None = None,
         *,
         num_outputs: int = 1,
-        room: GraphRoom | None = None,
         **overrides: Any,
     ) -> None:
         config = configure(config or GMNConfig(), overrides)
         super().__init__(space, config, num_outputs)
-        self.reader = GraphReader(space, room, parallel=config.parallel_edges)
+        self.reader = GraphReader(space, config.room, parallel=config.parallel_edges)
         self.encode = GraphEncoder(
             self.reader, node_width=config.width, edge_width=config.width, num_waves=0, sigma=1.0
         )
@@ -132,7 +133,8 @@ class GMN(NeuralFunctional):
     def forward(self, inputs: "Tensor | Batch") -> Tensor:
         """Map weights ``[batch, P]``, or mixed graphs, to ``[batch, num_outputs]``."""
         graphs = self.reader(inputs)
-        state = State(*self.encode(graphs), self._whole(graphs))
+        nodes, edges = self.encode(graphs)
+        state = State(nodes, edges, self._whole(graphs))
         for one in self.rounds:
             state = one(graphs.topology, state)
         outputs: Tensor = self.head(state.whole)
@@ -170,8 +172,7 @@ class Round(nn.Module):
         self.edge = nn.Sequential(Meeting(width), nn.Linear(width, width))
         self.messages = nn.ModuleList(Meeting(width) for _ in range(2))
         self.heard = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
-        self.node = perceptron(4 * width, (width,), width)
-        self.whole = perceptron(3 * width, (width,), width)
+        self.node, self.whole = _perceptron(4 * width, width), _perceptron(3 * width, width)
 
     def forward(self, topology: Topology, state: State) -> State:
         """Map all features to new ones."""
@@ -216,3 +217,7 @@ class Meeting(nn.Module):
             self.own(edge).add_(source).add_(target).relu_()  # in place: large new tensors are slow
             for edge, source, target in zip(state.edges, sources, targets, strict=True)
         ]
+
+
+def _perceptron(num_inputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(num_inputs, width), nn.SiLU(), nn.Linear(width, width))

@@ -44,6 +44,9 @@ class NGGNNConfig:
         Widths of the head.
     readout
         ``"outputs"``: the features of all network outputs; ``"mean"``: the mean over all nodes.
+    room
+        If given, the model also reads batches of mixed graphs that fit into it, see
+        :func:`~neural_functionals.graphs.graph_room`.
     """
 
     width: int = 32
@@ -52,8 +55,10 @@ class NGGNNConfig:
     sigma: float = 3.0
     hidden: tuple[int, ...] = (32, 32)
     readout: Literal["outputs", "mean"] = "outputs"
+    room: GraphRoom | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "room", GraphRoom.from_plain(self.room))
         if self.readout not in ("outputs", "mean"):
             raise InvalidConfigError(
                 f"Expected readout 'outputs' or 'mean' for NG-GNN, got {self.readout!r}."
@@ -87,8 +92,6 @@ class NGGNN(NeuralFunctional):
         Options; keyword arguments replace fields of it.
     num_outputs
         Numbers to predict.
-    room
-        If given, the model also reads batches of mixed graphs that fit into it.
 
     Notes
     -----
@@ -129,13 +132,12 @@ class NGGNN(NeuralFunctional):
         config: NGGNNConfig | None = None,
         *,
         num_outputs: int = 1,
-        room: GraphRoom | None = None,
         **overrides: Any,
     ) -> None:
         config = configure(config or NGGNNConfig(), overrides)
         super().__init__(space, config, num_outputs)
         width = config.width
-        self.reader = GraphReader(space, room)
+        self.reader = GraphReader(space, config.room)
         self.encode = GraphEncoder(
             self.reader,
             node_width=width,

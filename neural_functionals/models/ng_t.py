@@ -1,6 +1,7 @@
 """Neural graphs read by a relational transformer: attention that sees the edges."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -45,6 +46,9 @@ class NGTConfig:
         Widths of the head.
     readout
         ``"outputs"``: the features of all network outputs; ``"mean"``: the mean over all nodes.
+    room
+        If given, the model also reads batches of mixed graphs that fit into it, see
+        :func:`~neural_functionals.graphs.graph_room`.
     """
 
     node_width: int = 64
@@ -58,8 +62,10 @@ class NGTConfig:
     sigma: float = 1.0
     hidden: tuple[int, ...] = (128,)
     readout: Literal["outputs", "mean"] = "outputs"
+    room: GraphRoom | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "room", GraphRoom.from_plain(self.room))
         if self.readout not in ("outputs", "mean"):
             raise InvalidConfigError(
                 f"Expected readout 'outputs' or 'mean' for NG-T, got {self.readout!r}."
@@ -97,8 +103,6 @@ class NGT(NeuralFunctional):
         Options; keyword arguments replace fields of it.
     num_outputs
         Numbers to predict.
-    room
-        If given, the model also reads batches of mixed graphs that fit into it.
 
     Notes
     -----
@@ -139,12 +143,11 @@ class NGT(NeuralFunctional):
         config: NGTConfig | None = None,
         *,
         num_outputs: int = 1,
-        room: GraphRoom | None = None,
         **overrides: Any,
     ) -> None:
         config = configure(config or NGTConfig(), overrides)
         super().__init__(space, config, num_outputs)
-        self.reader = GraphReader(space, room)
+        self.reader = GraphReader(space, config.room)
         self.encode = GraphEncoder(
             self.reader,
             node_width=config.node_width,
@@ -330,14 +333,17 @@ class EdgeUpdate(nn.Module):
 
 def _dot(queries: Tensor, keys: Tensor, head_shape: tuple[int, int]) -> Tensor:
     """Multiply queries with keys ``[..., channels]``: scores ``[..., heads]``."""
-    products = (queries * keys).unflatten(-1, head_shape)
-    return products.sum(dim=-1) * (head_shape[0] * head_shape[1]) ** -0.5
+    products = queries * keys
+    scores = products.view(*products.shape[:-1], *head_shape).sum(dim=-1)
+    scaled: Tensor = scores * prod(head_shape) ** -0.5
+    return scaled
 
 
 def _weighted(values: Tensor, weights: Tensor) -> Tensor:
     """Multiply the channels of each head, ``[..., channels]``, by weights ``[..., heads]``."""
-    heads = values.unflatten(-1, (weights.shape[-1], -1))
-    return (heads * weights.unsqueeze(-1)).flatten(-2)
+    heads = values.reshape(*weights.shape, -1) * weights.unsqueeze(-1)
+    result: Tensor = heads.flatten(-2)
+    return result
 
 
 def _perceptron(width: int, hidden: int) -> nn.Sequential:
