@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neural_functionals.models import (
+        GMN,
         NFN,
         NFT,
+        NGGNN,
+        NGT,
         SANE,
         BoostedStatistics,
         FlatMLP,
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from neural_functionals.tasks import PropertyRegression, load
 
 _HOME = {
+    "GMN": "neural_functionals.models",
+    "NGGNN": "neural_functionals.models",
+    "NGT": "neural_functionals.models",
     "BoostedStatistics": "neural_functionals.models",
     "FlatMLP": "neural_functionals.models",
     "HyperparametersOnly": "neural_functionals.models",
@@ -43,6 +49,9 @@ _HOME = {
 }
 
 __all__ = [
+    "GMN",
+    "NGGNN",
+    "NGT",
     "NFN",
     "NFT",
     "SANE",

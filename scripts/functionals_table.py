@@ -35,6 +35,11 @@ from zoo.space import WeightSpace
 ROOT = Path(__file__).parents[1]
 HEADER = ("model", "architecture", "symmetry", "error", "control")
 ARCHITECTURES = NETWORKS | SCALED_NETWORKS
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "nfn, np": ("nfn", {"variant": "np"}),
+    "scalegmn, bidirectional": ("scalegmn", {"direction": "bidirectional"}),
+}
+"""Models with other than their usual options."""
 
 
 def main(*, out: Path = ROOT / "docs/functionals.md", only: list[str] | None = None) -> int:
@@ -48,10 +53,10 @@ def main(*, out: Path = ROOT / "docs/functionals.md", only: list[str] | None = N
         Names of models; then the table is printed and nothing is written.
     """
     warnings.simplefilter("ignore", FutureWarning)
-    claiming = {name: cls for name, (_, cls) in MODELS.items() if cls.symmetries}
+    claiming = [name for name, (_, cls) in MODELS.items() if cls.symmetries]
     cases = [
         (name, network)
-        for name in only or [name for name in claiming if claiming[name].reads == "weights"]
+        for name in only or sorted([*claiming, *VARIANTS])
         for network in ARCHITECTURES
     ]
     rows = [row for case in tqdm(cases, disable=None) for row in measure(*case)]
@@ -66,11 +71,13 @@ def main(*, out: Path = ROOT / "docs/functionals.md", only: list[str] | None = N
 
 def measure(name: str, network: str) -> list[tuple[str, ...]]:
     """Test one model on one architecture; says where it refuses the space."""
-    space, cls = example_space(network), MODELS[name][1]
-    options: dict[str, Any] = {"network": ARCHITECTURES[network]} if cls.runs_members else {}
+    registered, options = VARIANTS.get(name, (name, {}))
+    space, cls = example_space(network), MODELS[registered][1]
+    if cls.runs_members:
+        options = options | {"network": ARCHITECTURES[network]}
     torch.manual_seed(0)
     try:
-        model = build_model(name, space=space, num_hyperparameters=1, **options)
+        model = build_model(registered, space=space, num_hyperparameters=1, **options)
     except WeightSpaceMismatchError as error:
         return [(name, network, f"refused: {str(error).partition('.')[0]}", "", "")]
     fit(model, networks(space, 50, seed=100))
@@ -113,6 +120,7 @@ def describe(cls: type[NeuralFunctional]) -> str:
     reference = re.sub(r"\s+", " ", sections.get("References", "")).replace(".. ", "")
     claims = ", ".join(cls.symmetries) or "none"
     summary = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", head.partition("\n\n")[0]).replace("\n", " ")
+    summary = summary.replace("[1]_", "[1]")
     return (
         f"### `{cls.name}`\n\n{summary}\n\n"
         f"Symmetries: {claims}. {reference}\n\n```pycon\n{sections['Examples'].strip()}\n```\n"

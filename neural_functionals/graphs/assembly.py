@@ -138,7 +138,7 @@ class _Assembly:
 
     def _expand(self, part: Part) -> None:
         """Make each entry of a field with more ends a node, tied to the units at its ends."""
-        at = self._at[part.tensor.name]
+        at = self._at[_entries_of(part)]
         entries = self.node_sets[at].nodes.reshape(part.sizes)
         self._describe(at, part, part.index.reshape(entries.size, -1))
         for number, end in enumerate(part.ends):
@@ -191,6 +191,11 @@ def _sorted(index: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     return front.reshape(prod(front.shape[: len(axes)]), -1)
 
 
+def _entries_of(part: Part) -> str:
+    """Name the nodes that stand for entries: groups and axes have other names."""
+    return f"entries {part.index.min()} to {part.index.max()} of {part.tensor.name}"
+
+
 def _node_sets(space: WeightSpace, parts: Sequence[Part]) -> list[NodeSet]:
     """List network inputs, units of neuron groups and entries that are nodes, network outputs."""
     sizes: dict[NodeKind, dict[str, int]] = {kind: {} for kind in NODE_KINDS}
@@ -201,7 +206,7 @@ def _node_sets(space: WeightSpace, parts: Sequence[Part]) -> list[NodeSet]:
             if end.kind != "hidden":
                 sizes[end.kind].setdefault(end.name, prod(part.sizes[axis] for axis in end.axes))
         if len(part.ends) > 2:
-            sizes["hidden"][part.tensor.name] = prod(part.sizes)
+            sizes["hidden"][_entries_of(part)] = prod(part.sizes)
     order = [(kind, name) for kind in NODE_KINDS for name in sizes[kind]]
     at = {name: position for position, (_, name) in enumerate(order)}
     sets: list[NodeSet] = []

@@ -37,7 +37,8 @@ class RandomWaves(nn.Module):
     def forward(self, features: Tensor, columns: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map features ``[..., inputs]``, or only ``columns`` of them with zeros for the others."""
         frequencies = self.frequencies if columns is None else self.frequencies[:, columns]
-        angles = functional.linear(features, 2 * pi * frequencies)
+        with torch.autocast(features.device.type, enabled=False):  # angles need their digits
+            angles = functional.linear(features, 2 * pi * frequencies)
         return angles.cos(), angles.sin()
 
 

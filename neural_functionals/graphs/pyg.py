@@ -1,16 +1,22 @@
 """Graphs of networks as PyTorch Geometric has them: different architectures in one batch."""
 
+import warnings
 from dataclasses import asdict
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch_geometric.data import Data
 
 from neural_functionals.graphs.reading import GraphRoom
 from neural_functionals.graphs.template import GraphTemplate
 from zoo.errors import WeightSpaceMismatchError
+
+with warnings.catch_warnings():  # it scripts functions on import, which torch deprecates
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from torch_geometric.data import Batch, Data
+
+__all__ = ["Batch", "Data", "to_data"]
 
 
 def to_data(template: GraphTemplate, vector: Tensor, *, room: GraphRoom | None = None) -> Data:

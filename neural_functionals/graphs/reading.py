@@ -106,8 +106,8 @@ class Graphs(NamedTuple):
         Number of each node's orbit, from 0, ``[nodes]``, int64.
     whole
         Features of networks, ``[batch, graph_width]``.
-    is_output
-        Which nodes are network outputs, ``[nodes]``.
+    outputs
+        The nodes that are network outputs, int64.
     topology
         Where messages go.
     """
@@ -118,7 +118,7 @@ class Graphs(NamedTuple):
     edge_types: list[tuple[Tensor, Tensor]]
     places: Tensor
     whole: Tensor
-    is_output: Tensor
+    outputs: Tensor
     topology: Topology
 
 
@@ -184,7 +184,7 @@ class GraphReader(nn.Module):
         buffers = {
             "index": index,
             "places": _offsets(self.room)[template.node_kind] + template.node_place,
-            "is_output": template.node_kind == NODE_KINDS.index("output"),
+            "outputs": np.flatnonzero(template.node_kind == NODE_KINDS.index("output")),
         }
         for at, block in enumerate(template.blocks):
             buffers[f"columns{at}"] = np.searchsorted(self.edge_columns, block.columns)
@@ -215,7 +215,7 @@ class GraphReader(nn.Module):
             ],
             places=self.get_buffer("places"),
             whole=functional.pad(whole, (0, self.room.graph_width - whole.shape[1])),
-            is_output=self.get_buffer("is_output"),
+            outputs=self.get_buffer("outputs"),
             topology=self.topology,
         )
 
@@ -246,7 +246,7 @@ class GraphReader(nn.Module):
             edge_types=[(batch.edge_kind, batch.edge_lane)],
             places=offsets[batch.node_kind] + batch.node_place,
             whole=batch.whole,
-            is_output=batch.node_kind == NODE_KINDS.index("output"),
+            outputs=(batch.node_kind == NODE_KINDS.index("output")).nonzero()[:, 0],
             topology=MixedTopology(batch.edge_index, batch.batch, batch.num_graphs),
         )
 

@@ -65,12 +65,12 @@ class Readout(nn.Module):
         if self.num_outputs:
             if isinstance(graphs.topology, MixedTopology):
                 self._check(graphs, graphs.topology)
-            outputs = nodes[..., graphs.is_output, :]
+            outputs = nodes.index_select(-2, graphs.outputs)
             parts.insert(0, outputs.reshape(len(graphs.whole), self.num_outputs * nodes.shape[-1]))
         return torch.cat(parts, dim=1)
 
     def _check(self, graphs: Graphs, topology: MixedTopology) -> None:
-        owners = topology.graph[graphs.is_output]
+        owners = topology.graph[graphs.outputs]
         counts = torch.bincount(owners, minlength=topology.num_graphs)
         if bool((counts != self.num_outputs).any()):
             raise WeightSpaceMismatchError(

@@ -31,7 +31,7 @@ class Topology(ABC):
     Attributes
     ----------
     in_degree, out_degree
-        Number of edges that end or start at each node; broadcast to features of nodes.
+        Number of edges that end or start at each node, int64; broadcast to features of nodes.
     """
 
     in_degree: Tensor
@@ -67,10 +67,6 @@ class Topology(ABC):
     def pool_edges(self, edges: Sequence[Tensor]) -> Tensor:
         """Average the edges of each graph, ``[batch, channels]``; zero without any."""
 
-    @abstractmethod
-    def spread_edges(self, graphs: Tensor) -> Edges:
-        """Read features ``[batch, channels]`` of graphs at their edges."""
-
     def mean(self, edges: Sequence[Tensor], *, back: bool = False) -> Tensor:
         """Average edges at each node, as :meth:`sum`; zero without any."""
         degree = self.out_degree if back else self.in_degree
@@ -102,7 +98,7 @@ class SharedTopology(nn.Module, Topology):
         self.sides = nn.ModuleList([*self._sources, *self._targets])
         for name in ("in_degree", "out_degree"):
             degree = torch.from_numpy(getattr(template, name))[:, None]
-            self.register_buffer(name, degree.to(torch.get_default_dtype()), persistent=False)
+            self.register_buffer(name, degree, persistent=False)
 
     def sources(self, nodes: Tensor) -> Edges:
         """Read views ``[batch, copies, 1, sources, channels]``, one per block."""
@@ -139,10 +135,6 @@ class SharedTopology(nn.Module, Topology):
         """Average over the edges of all blocks."""
         total = torch.stack([block.flatten(1, 3).sum(dim=1) for block in edges]).sum(dim=0)
         return total / self.num_edges
-
-    def spread_edges(self, graphs: Tensor) -> Edges:
-        """Read views ``[batch, 1, 1, 1, channels]``, one per block."""
-        return [graphs[:, None, None, None]] * len(self._targets)
 
     def _collect(
         self,
@@ -251,10 +243,6 @@ class MixedTopology(Topology):
     def pool_edges(self, edges: Sequence[Tensor]) -> Tensor:
         """Scatter rows."""
         return _mean(edges[0], self.edge_graph, self.num_graphs)
-
-    def spread_edges(self, graphs: Tensor) -> Edges:
-        """Gather rows."""
-        return [graphs.index_select(0, self.edge_graph)]
 
 
 def _extreme(values: Tensor, *, dim: int, largest: bool) -> Tensor:

@@ -15,6 +15,7 @@ from neural_functionals.models.functional import (
     ModelConfig,
     NeuralFunctional,
 )
+from neural_functionals.models.gmn import GMN, GMNConfig
 from neural_functionals.models.hyperparameters import (
     HyperparametersOnly,
     HyperparametersOnlyConfig,
@@ -30,6 +31,8 @@ from neural_functionals.models.matrix_product import (
 from neural_functionals.models.monomial_nfn import MonomialNFN, MonomialNFNConfig
 from neural_functionals.models.nfn import NFN, NFNConfig
 from neural_functionals.models.nft import NFT, NFTConfig
+from neural_functionals.models.ng_gnn import NGGNN, NGGNNConfig
+from neural_functionals.models.ng_t import NGT, NGTConfig
 from neural_functionals.models.probegen import ProbeGen, ProbeGenConfig
 from neural_functionals.models.sane import SANE, SANEConfig
 from neural_functionals.models.scalegmn import ScaleGMN, ScaleGMNConfig
@@ -45,7 +48,13 @@ __all__ = [
     "DeepSetsConfig",
     "UNF",
     "UNFConfig",
+    "GMN",
+    "GMNConfig",
     "MODELS",
+    "NGGNN",
+    "NGGNNConfig",
+    "NGT",
+    "NGTConfig",
     "NFN",
     "NFT",
     "SANE",
@@ -95,6 +104,9 @@ MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     ScaleGMN.name: (ScaleGMNConfig, ScaleGMN),
     MonomialNFN.name: (MonomialNFNConfig, MonomialNFN),
     MatrixProductNetwork.name: (MatrixProductNetworkConfig, MatrixProductNetwork),
+    NGGNN.name: (NGGNNConfig, NGGNN),
+    NGT.name: (NGTConfig, NGT),
+    GMN.name: (GMNConfig, GMN),
 }
 
 

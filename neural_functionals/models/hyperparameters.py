@@ -41,6 +41,12 @@ class HyperparametersOnly(NeuralFunctional):
     ----------
     .. [1] Unterthiner et al., "Predicting Neural Network Accuracy from Weights", arXiv 2002.11448,
        2020, Sec. 4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> HyperparametersOnly(3, hidden=(8,))(torch.zeros(5, 3)).shape
+    torch.Size([5, 1])
     """
 
     name: ClassVar[str] = "hyperparameters"

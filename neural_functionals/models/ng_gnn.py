@@ -187,9 +187,11 @@ class Round(nn.Module):
         Whether neither edges nor normalised nodes are needed any more.
     """
 
+    mean_log_degree: Tensor
+
     def __init__(self, width: int, *, mean_log_degree: float, last: bool) -> None:
         super().__init__()
-        self.mean_log_degree = mean_log_degree
+        self.register_buffer("mean_log_degree", torch.tensor(mean_log_degree))
         self.scale, self.shift = nn.Linear(width, width), nn.Linear(width, width)
         self.source = nn.Linear(width, width, bias=False)
         self.target = nn.Linear(width, width)
@@ -214,7 +216,7 @@ class Round(nn.Module):
             for edge, source, target in ends
         ]
         heard = self._aggregate(topology, messages)
-        amplified = heard * ((topology.in_degree + 1).log() / self.mean_log_degree)
+        amplified = heard * (topology.in_degree.to(heard.dtype).log1p() / self.mean_log_degree)
         nodes = self.update(torch.cat([nodes, heard, amplified], dim=-1))
         if self.norm is None or self.edge is None:
             return nodes, edges

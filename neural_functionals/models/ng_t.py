@@ -341,8 +341,8 @@ def _dot(queries: Tensor, keys: Tensor, head_shape: tuple[int, int]) -> Tensor:
 
 def _weighted(values: Tensor, weights: Tensor) -> Tensor:
     """Multiply the channels of each head, ``[..., channels]``, by weights ``[..., heads]``."""
-    heads = values.reshape(*weights.shape, -1) * weights.unsqueeze(-1)
-    result: Tensor = heads.flatten(-2)
+    heads = values.reshape(*weights.shape, values.shape[-1] // weights.shape[-1])
+    result: Tensor = (heads * weights.unsqueeze(-1)).flatten(-2)
     return result
 
 
