@@ -19,6 +19,7 @@ from neural_functionals.graphs.template import (
 from zoo.space import TensorRole, WeightSpace
 
 _ROLES: tuple[TensorRole, ...] = ("bias", "gain", "shift", "mean", "variance", "weight", "other")
+_Nodes = tuple[int, np.ndarray]  # a node set's position, and its nodes [copies, nodes per copy]
 _NONE = np.empty(0, dtype=np.int64)
 
 
@@ -110,8 +111,8 @@ class _Assembly:
             if each.outer is not None:
                 outer = self.node_sets[each.outer]
                 units, around = each.nodes.reshape(outer.size, -1), outer.nodes[:, None]
-                self._tie(at, units, each.outer, around)
-                self._tie(each.outer, around, at, units)
+                self._tie((at, units), (each.outer, around))
+                self._tie((each.outer, around), (at, units))
 
     def _describe(self, at: int, part: Part, index: np.ndarray) -> None:
         """Add features of the nodes of one set, ``[size, channels]``, in columns of their role."""
@@ -142,27 +143,21 @@ class _Assembly:
         entries = self.node_sets[at].nodes.reshape(part.sizes)
         self._describe(at, part, part.index.reshape(entries.size, -1))
         for number, end in enumerate(part.ends):
-            ours = _sorted(entries[..., None], end.axes).reshape(len(self._nodes(end)), -1)
+            ours = at, _sorted(entries, end.axes)
             unit = self._at[end.name], self._nodes(end)[:, None]
-            ends = ((at, ours), unit) if number == 0 else (unit, (at, ours))
-            self._tie(*ends[0], *ends[1])
+            self._tie(*((ours, unit) if number == 0 else (unit, ours)))
 
-    def _tie(self, source: int, sources: np.ndarray, target: int, targets: np.ndarray) -> None:
-        """Add edges without features between nodes ``[copies, sources]`` and targets."""
-        copies, index = len(sources), (targets.shape[1], sources.shape[1], 0)
-        self._add_block(
-            "nesting",
-            (source, sources),
-            (target, targets),
-            np.empty((copies, *index), dtype=np.int64),
-            _NONE,
-        )
+    def _tie(self, source: _Nodes, target: _Nodes) -> None:
+        """Add edges without features."""
+        (copies, sources), (_, targets) = source[1].shape, target[1].shape
+        index = np.empty((copies, targets, sources, 0), dtype=np.int64)
+        self._add_block("nesting", source, target, index, _NONE)
 
     def _add_block(
         self,
         kind: EdgeKind,
-        source: tuple[int, np.ndarray],
-        target: tuple[int, np.ndarray],
+        source: _Nodes,
+        target: _Nodes,
         index: np.ndarray,
         columns: np.ndarray,
     ) -> None:

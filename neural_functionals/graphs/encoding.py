@@ -25,7 +25,7 @@ class RandomWaves(nn.Module):
     References
     ----------
     .. [1] Tancik et al., "Fourier Features Let Networks Learn High Frequency Functions in Low
-       Dimensional Domains", NeurIPS 2020, Sec. 5.
+       Dimensional Domains", NeurIPS 2020.
     """
 
     frequencies: Tensor
@@ -91,7 +91,7 @@ class GraphEncoder(nn.Module):
     References
     ----------
     .. [1] Kofinas et al., "Graph Neural Networks for Learning Equivariant Representations of Neural
-       Networks", ICLR 2024, Sec. 3.1.
+       Networks", ICLR 2024.
     """
 
     def __init__(

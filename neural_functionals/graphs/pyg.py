@@ -1,7 +1,6 @@
 """Graphs of networks as PyTorch Geometric has them: different architectures in one batch."""
 
 import warnings
-from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -50,7 +49,7 @@ def to_data(template: GraphTemplate, vector: Tensor, *, room: GraphRoom | None =
             f"Expected one network's weights of shape [{template.num_parameters}], got "
             f"{list(vector.shape)}."
         )
-    _check_room(template, room)
+    room.check(template)
     padded = functional.pad(vector, (0, 1))
     graph_index = torch.from_numpy(template.graph_index).to(vector.device)
     whole = functional.pad(vector[graph_index], (0, room.graph_width - len(graph_index)))
@@ -68,14 +67,3 @@ def to_data(template: GraphTemplate, vector: Tensor, *, room: GraphRoom | None =
 def _gather(padded: Tensor, index: np.ndarray, width: int) -> Tensor:
     chosen = padded[torch.from_numpy(index).to(padded.device)]
     return functional.pad(chosen, (0, width - index.shape[1]))
-
-
-def _check_room(template: GraphTemplate, room: GraphRoom) -> None:
-    own = GraphRoom.of(template)
-    sizes = [name for name in asdict(own) if name not in ("kernel", "nesting")]
-    short = [name for name in sizes if getattr(own, name) > getattr(room, name)]
-    if own.kernel != room.kernel or short or own.nesting > room.nesting:
-        raise WeightSpaceMismatchError(
-            f"Expected a graph that fits into {room}, got one that needs {own}. Make the room with "
-            "`graph_room` of all spaces, and templates with its kernel."
-        )

@@ -1,7 +1,7 @@
 """From flat weights to features of nodes, edges and whole networks: one gather."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -72,6 +72,16 @@ class GraphRoom:
             nesting=any(template.edge_kind.any() for template in templates),
         )
 
+    def check(self, template: GraphTemplate) -> None:
+        """Raise :class:`WeightSpaceMismatchError` unless a graph fits."""
+        own = GraphRoom.of(template)
+        sizes = [name for name in asdict(own) if name != "kernel"]
+        if own.kernel != self.kernel or any(getattr(own, s) > getattr(self, s) for s in sizes):
+            raise WeightSpaceMismatchError(
+                f"Expected a graph that fits into {self}, got one that needs {own}. Make the room "
+                "with `graph_room` of all spaces, and templates with its kernel."
+            )
+
 
 def graph_room(*spaces: WeightSpace, parallel: bool = False) -> GraphRoom:
     """Return the room that graphs of some spaces need, if wanted with parallel edges."""
@@ -125,8 +135,8 @@ class Graphs(NamedTuple):
 class GraphReader(nn.Module):
     """Normalises weights and lays them out on the graph of their space.
 
-    Batches of mixed graphs (see :func:`~neural_functionals.graphs.to_data`) are taken as they are:
-    normalise their weights before, if at all.
+    Batches of mixed graphs (see :func:`~neural_functionals.graphs.pyg.to_data`) are taken as they
+    are: normalise their weights before, if at all.
 
     Parameters
     ----------
@@ -158,6 +168,7 @@ class GraphReader(nn.Module):
             )
         self.space, self.template = space, template
         self.room = GraphRoom.of(template) if room is None else room
+        self.room.check(template)
         self.node_columns = _used([each.columns for each in template.node_features])
         self.edge_columns = _used([block.columns for block in template.blocks])
         if room is not None:
@@ -176,7 +187,7 @@ class GraphReader(nn.Module):
         template = self.template
         node_index = np.pad(
             template.node_gather,
-            ((0, 0), (0, max(self.room.node_width - template.node_width, 0))),
+            ((0, 0), (0, self.room.node_width - template.node_width)),
             constant_values=template.num_parameters,
         )[:, self.node_columns]
         blocks = [block.index.ravel() for block in template.blocks]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class GMNConfig:
-    """Options of :class:`GMN`.
+    """Options of :class:`GMN`; widths and depth are a choice of ours, not the paper's.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ class GMNConfig:
 
 
 class GMN(NeuralFunctional):
-    r"""Graph metanetwork of Lim et al. [1]_ on any weight space, written from the paper.
+    r"""Graph metanetwork in the style of Lim et al. [1]_, on any weight space.
 
     Units, inputs and outputs are nodes of the parameter graph, weights its edges; each entry of a
-    kernel has an edge of its own, which knows its position (Sec. 2.1 and 2.2). Rounds update edges,
-    nodes and features ``u`` of the whole graph [2]_ (Sec. 2.3):
+    kernel has an edge of its own, which knows its position. Rounds update edges, nodes and features
+    ``u`` of the whole graph, as graph networks do [2]_:
 
     .. math::
 

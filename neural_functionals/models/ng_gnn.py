@@ -29,7 +29,7 @@ _FLAT = 1e-5  # variances up to this count as none
 
 @dataclass(frozen=True, kw_only=True)
 class NGGNNConfig:
-    """Options of :class:`NGGNN`; the defaults are the paper's (appendix).
+    """Options of :class:`NGGNN`; defaults are the authors' for classifying implicit functions.
 
     Parameters
     ----------
@@ -70,9 +70,9 @@ class NGGNNConfig:
 class NGGNN(NeuralFunctional):
     r"""Graph network on neural graphs of Kofinas et al. [1]_, for any weight space.
 
-    Nodes are units, inputs and outputs with biases as features, edges are weights (Sec. 3.1). Each
-    round sends messages that edges modulate, reduces them by principal neighbourhood aggregation
-    [2]_ and updates the edges (Sec. 3.2, Eq. (5) and (6)):
+    Nodes are units, inputs and outputs with biases as features, edges are weights. Each round sends
+    messages that edges modulate, reduces them by principal neighbourhood aggregation [2]_ and
+    updates the edges:
 
     .. math::
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class NGTConfig:
-    """Options of :class:`NGT`; the defaults are the paper's (appendix).
+    """Options of :class:`NGT`; defaults are the authors' for classifying implicit functions.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ class NGTConfig:
 class NGT(NeuralFunctional):
     r"""Relational transformer on neural graphs of Kofinas et al. [1]_, for any weight space.
 
-    The relational transformer [2]_ adds features of edges to queries, keys and values of nodes; the
-    paper lets them modulate values, too (Sec. 3.3):
+    The relational transformer [2]_ adds features of edges to queries, keys and values of nodes;
+    here they modulate values, too:
 
     .. math::
 
@@ -93,7 +93,8 @@ class NGT(NeuralFunctional):
         u_{ij} &= W_m e_{ij} \odot W_v v_j + W'_v e_{ij} \\
         v_i &\leftarrow v_i + W \sum_j \mathrm{softmax}_j(q_{ij} \cdot k_{ij} / \sqrt{d})\, u_{ij}
 
-    followed by a perceptron per node, and by two per edge, of which the first sees both ends.
+    with :math:`d` the width of all heads together, as in the authors' code; followed by a
+    perceptron per node, and by two per edge, of which the first sees both ends.
 
     Parameters
     ----------

@@ -80,6 +80,7 @@ class UNF(NeuralFunctional):
     ...     def __init__(self):
     ...         super().__init__()
     ...         self.cell, self.read = torch.nn.RNN(2, 3), torch.nn.Linear(3, 1)
+    ...
     ...     def forward(self, x):
     ...         return self.read(self.cell(x)[0])
     >>> space = zoo.trace(Recurrent(), torch.zeros(4, 1, 2))
