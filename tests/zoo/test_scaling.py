@@ -415,8 +415,12 @@ def masks(space, group):
 
 
 def nullity(matrix):
-    """Columns minus rank; rows and columns are brought to length one first."""
-    matrix = matrix[matrix.norm(dim=1) > 0]
+    """Columns minus rank; rows and columns are brought to length one first.
+
+    Rows that are rounding alone (a first token attends to nothing else) say nothing.
+    """
+    lengths = matrix.norm(dim=1)
+    matrix = matrix[lengths > 1e-12 * lengths.max()]
     matrix = matrix / matrix.norm(dim=1, keepdim=True)
     norms = matrix.norm(dim=0)
     kept = matrix[:, norms > 1e-10] / norms[norms > 1e-10]

@@ -57,7 +57,7 @@ def verify(
     arguments = pytree.tree_map_only(Tensor, lambda x: _random_input(x, generator), inputs)
     weights = random_weights(space, generator)
     reference = _outputs(space, network, weights, arguments)
-    spread = max(float((reference - reference.mean()).abs().max()), 1e-300)
+    spread = _spread(reference)
 
     def deviation(action: Action) -> float:
         changed = _outputs(space, network, action(weights), arguments)
@@ -87,7 +87,7 @@ def refuted_scalings(
     arguments = pytree.tree_map_only(Tensor, lambda x: _random_input(x, generator), inputs)
     weights = random_weights(space, generator)
     reference = _outputs(space, network, weights, arguments)
-    spread = max(float((reference - reference.mean()).abs().max()), 1e-300)
+    spread = _spread(reference)
     changes: dict[str, Callable[[Tensor], Tensor]] = {
         scaling.name: from_factors(space, {scaling.name: _factors(space, scaling, generator)})
         for scaling in space.scalings
@@ -128,7 +128,7 @@ def inert_tensors(
     arguments = pytree.tree_map_only(Tensor, lambda x: _random_input(x, generator), inputs)
     weights, other = random_weights(space, generator), random_weights(space, generator)
     reference = _outputs(space, network, weights, arguments)
-    spread = max(float((reference - reference.mean()).abs().max()), 1e-300)
+    spread = _spread(reference)
     inert = []
     for tensor in space.tensors:
         entries = slice(space.offsets[tensor.name], space.offsets[tensor.name] + tensor.numel)
@@ -185,6 +185,12 @@ def _actions(space: WeightSpace, generator: torch.Generator) -> Iterator[tuple[s
         yield group.name, from_permutations(space, {group.name: cycle})
         yield group.name, from_permutations(space, {group.name: swap})
     yield ALL_GROUPS, from_permutations(space, cycles)
+
+
+def _spread(outputs: Tensor) -> float:
+    """Return how far outputs are from their mean at most; of a single number, its size."""
+    away = outputs - outputs.mean() if outputs.numel() > 1 else outputs
+    return max(float(away.abs().max()), 1e-300)
 
 
 @torch.no_grad()

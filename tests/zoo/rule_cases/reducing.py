@@ -60,8 +60,8 @@ def adds(name: str, *, sized: bool = False) -> Callable[[Tensor], Tensor]:
 FILLED: dict[str, Case] = {
     **{name: through(adds(name)) for name in ("zeros_like", "ones_like")},
     **{name: through(adds(name, sized=True)) for name in ("new_zeros", "new_ones")},
-    "empty_like": through(lambda h: h + aten.empty_like(h) * 0),
-    "new_empty": through(lambda h: h + aten.new_empty(h, h.shape) * 0),
+    "empty_like": through(lambda h: h + aten.empty_like(h).isnan() * 0),
+    "new_empty": through(lambda h: h + aten.new_empty(h, h.shape).isnan() * 0),
     "full_like": through(lambda h: h + aten.full_like(h, 2.0)),
     "new_full": through(lambda h: h + aten.new_full(h, h.shape, 2.0)),
     "fill": through(lambda h: h + aten.fill(h, 2.0)),
