@@ -8,6 +8,7 @@ up.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -33,12 +34,21 @@ class FeatureBlock:
         Features per position.
     inside
         For each group that is nested, its name and the group that it lies inside.
+    nesting
+        For each axis of a nested group whose outer group moves several axes, that axis and the one
+        that it lies inside; of one group, both ascend.
+
+    Raises
+    ------
+    WeightSpaceMismatchError
+        If groups are not sorted, or nested axes not placed.
     """
 
     groups: tuple[str, ...]
     sizes: tuple[int, ...]
     channels: int
     inside: tuple[tuple[str, str], ...] = ()
+    nesting: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if list(self.groups) != sorted(self.groups) or len(self.sizes) != len(self.groups):
@@ -46,13 +56,26 @@ class FeatureBlock:
                 f"Expected groups sorted by name with one size each, got groups {self.groups} and "
                 f"sizes {self.sizes}."
             )
-        twice = {name for name, count in Counter(self.groups).items() if count > 1}
-        nested = sorted(twice & {name for pair in self.inside for name in pair})
-        if nested:
+        parents = dict(self.inside)
+        known = [(n, self.outer.get(at, -1)) for at, n in enumerate(self.groups) if n in parents]
+        found = all(at >= 0 and self.groups[at] == parents[name] for name, at in known)
+        if not found or known != sorted(known):
             raise WeightSpaceMismatchError(
-                f"Group {nested[0]!r} moves several axes of a tensor and is nested or has groups "
-                "inside: there are no maps for that. Use a model of statistics, such as statnn."
+                f"Expected each nested axis of groups {self.groups} inside an axis of its outer "
+                f"group, in ascending order, got inside {self.inside} and nesting {self.nesting}."
             )
+
+    @cached_property
+    def outer(self) -> dict[int, int]:
+        """For each axis of a nested group, the axis that it lies inside."""
+        parents = dict(self.inside)
+        alone = {name: at for at, name in enumerate(self.groups) if self.groups.count(name) == 1}
+        found = {
+            axis: alone[parents[name]]
+            for axis, name in enumerate(self.groups)
+            if parents.get(name) in alone
+        }
+        return found | dict(self.nesting)
 
 
 class WeightLayout(nn.Module):
@@ -90,6 +113,7 @@ class WeightLayout(nn.Module):
         self.shapes = [index.shape for index in indices]
         self._groups = [tuple(sorted(field.groups)) for field in self.fields]
         self._parents = {g.name: g.parent for g in space.groups if g.parent is not None}
+        self._nesting = [_nesting(space, field) for field in self.fields]
         flat = np.concatenate([index.ravel() for index in indices])
         buffers = {"index": flat, "inverse": np.argsort(flat), "orbit": _orbits(indices)}
         for name, value in buffers.items():
@@ -111,8 +135,11 @@ class WeightLayout(nn.Module):
                 sizes=shape[:-1],
                 channels=shape[-1] * channels + added,
                 inside=tuple((g, self._parents[g]) for g in groups if g in self._parents),
+                nesting=nesting,
             )
-            for groups, shape, added in zip(self._groups, self.shapes, more, strict=True)
+            for groups, shape, added, nesting in zip(
+                self._groups, self.shapes, more, self._nesting, strict=True
+            )
         ]
 
     def gather(self, weights: Tensor) -> list[Tensor]:
@@ -146,8 +173,39 @@ def _refuse_repeats(found: Sequence[Field]) -> None:
 
 def _sorted_index(field: Field) -> np.ndarray:
     """Positions of a field with its group axes sorted by name, ``[*sizes, channels]``."""
-    order = np.argsort(np.array(field.groups, dtype=object), kind="stable").tolist()
+    order = _sorted_axes(field)
     return np.transpose(field.index, [*order, len(order)])
+
+
+def _sorted_axes(field: Field) -> list[int]:
+    """Axes of a field by the name of their group, those of one group in the field's order."""
+    return sorted(range(len(field.groups)), key=lambda axis: field.groups[axis])
+
+
+def _nesting(space: WeightSpace, field: Field) -> tuple[tuple[int, int], ...]:
+    """Place nested axes where their outer group moves several axes, as in :class:`FeatureBlock`.
+
+    Fields list outer groups before those inside: it is the last such axis before the nested one.
+    """
+    place = {axis: at for at, axis in enumerate(_sorted_axes(field))}
+    parents = {group.name: group.parent for group in space.groups}
+    pairs = []
+    for axis, name in enumerate(field.groups):
+        around = [at for at, other in enumerate(field.groups) if other == parents.get(name)]
+        if len(around) > 1:
+            _refuse_rows(space, field, name)
+            pairs.append((place[axis], place[max(at for at in around if at < axis)]))
+    return tuple(sorted(pairs))
+
+
+def _refuse_rows(space: WeightSpace, field: Field, name: str) -> None:
+    """Refuse nested axes that may lie inside one of another axis of the tensor."""
+    touches = [touch for touch in space.group(name).touches if touch.tensor == field.tensor]
+    if any(touch.rows is not None for touch in touches):
+        raise WeightSpaceMismatchError(
+            f"Group {name!r} moves rows of {field.tensor!r}, and the group around it several axes: "
+            "there are no maps for that. Use a model of statistics, such as statnn."
+        )
 
 
 def _orbits(indices: Sequence[np.ndarray]) -> np.ndarray:

@@ -3,10 +3,15 @@
 Where a group moves two axes of a tensor (a recurrent matrix, a map of the residual stream), pairs
 of positions have an orbit for every way in which their indices may agree: one equivariant map per
 set partition of the axes [1]_ [2]_. Here that becomes a matter of names. A *view* of a block picks
-a partition of its axes, takes the diagonal of each part, and gives each part a name of its own:
-``g#0``, ``g#1``. Of an input all ways of naming are listed, of an output one; maps between views
-that share names are then those between blocks of distinct groups. A group with fewer units than
-there are axes cannot tell all partitions apart: some maps then coincide.
+a partition of its axes, takes the diagonal of each part, and gives each part a name of its own: the
+group and a number. Of an input all ways of naming are listed, of an output one; maps between views
+that share names are then those between blocks of distinct groups.
+
+Units of a nested group agree only where the units around them do: its axes form a part only if
+those that they lie inside do, and the name of a part tells what it lies inside.
+
+A group with fewer units than input and output have axes of it cannot tell all partitions apart:
+some maps then coincide. They are complete as ever, but have more parameters than they need.
 
 References
 ----------
@@ -15,9 +20,9 @@ References
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, permutations, product
+from itertools import combinations, product
 
 from torch import Tensor
 
@@ -25,6 +30,8 @@ from neural_functionals.layers.features import FeatureBlock
 
 Subset = tuple[str, ...]
 Part = tuple[int, ...]
+
+_MARK = "\0"  # in no group's name, and smaller than any letter: names sort as their groups do
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,7 @@ def output_views(blocks: Sequence[FeatureBlock], repeats: Counter[str]) -> list[
     views = []
     for at, block in enumerate(blocks):
         for parts in _partitions(block):
-            names = next(_namings(block, parts, repeats))
-            views.append(_view(at, block, parts, names, set()))
+            views.append(_view(at, block, _namings(block, parts, repeats)[0], set()))
     return views
 
 
@@ -90,23 +96,23 @@ def count_repeats(*lists: Sequence[FeatureBlock]) -> Counter[str]:
 def _named(at: int, block: FeatureBlock, repeats: Counter[str]) -> Iterator[View]:
     for parts in _partitions(block):
         seen: set[frozenset[tuple[Part, str]]] = set()
-        for names in _namings(block, parts, repeats):
-            yield _view(at, block, parts, names, seen)
+        for named in _namings(block, parts, repeats):
+            yield _view(at, block, named, seen)
 
 
 def _view(
     at: int,
     block: FeatureBlock,
-    parts: tuple[Part, ...],
-    names: tuple[str, ...],
+    named: dict[Part, str],
     seen: set[frozenset[tuple[Part, str]]],
 ) -> View:
-    ordered = sorted(zip(names, parts, strict=True))
+    ordered = sorted((name, part) for part, name in named.items())
+    around = _around(block, named)
     shape = FeatureBlock(
         groups=tuple(name for name, _ in ordered),
         sizes=tuple(block.sizes[part[0]] for _, part in ordered),
         channels=block.channels,
-        inside=block.inside,
+        inside=tuple((named[part], named[outer]) for part, outer in around.items()),
     )
     part_of = dict(ordered)
     subsets = set()
@@ -124,7 +130,25 @@ def _partitions(block: FeatureBlock) -> Iterator[tuple[Part, ...]]:
     for axis, group in enumerate(block.groups):
         axes[group].append(axis)
     for choice in product(*(list(set_partitions(own)) for own in axes.values())):
-        yield tuple(part for parts in choice for part in parts)
+        parts = tuple(part for parts in choice for part in parts)
+        if _agree(block, parts):
+            yield parts
+
+
+def _agree(block: FeatureBlock, parts: Sequence[Part]) -> bool:
+    """Whether axes of one part lie inside axes of one part, too."""
+    part_of = {axis: part for part in parts for axis in part}
+    return all(
+        len({part_of[block.outer[axis]] for axis in part if axis in block.outer}) <= 1
+        for part in parts
+    )
+
+
+def _around(block: FeatureBlock, parts: Iterable[Part]) -> dict[Part, Part]:
+    """Find the part that each nested part lies inside."""
+    part_of = {axis: part for part in parts for axis in part}
+    outer = block.outer
+    return {part: part_of[outer[part[0]]] for part in part_of.values() if part[0] in outer}
 
 
 def set_partitions(items: Sequence[int]) -> Iterator[list[Part]]:
@@ -145,21 +169,31 @@ def set_partitions(items: Sequence[int]) -> Iterator[list[Part]]:
 
 
 def _namings(
-    block: FeatureBlock, parts: tuple[Part, ...], repeats: Counter[str]
-) -> Iterator[tuple[str, ...]]:
-    """List the ways to give parts of one group different names."""
-    groups = [block.groups[part[0]] for part in parts]
-    counts = Counter(groups)
-    choices = [
-        list(permutations(_names(group, repeats[group]), count)) for group, count in counts.items()
-    ]
-    for choice in product(*choices):
-        left = {group: iter(names) for group, names in zip(counts, choice, strict=True)}
-        yield tuple(next(left[group]) for group in groups)
+    block: FeatureBlock, parts: Sequence[Part], repeats: Counter[str]
+) -> list[dict[Part, str]]:
+    """List the ways to give all parts different names, numbers in the parts' order first."""
+    around = _around(block, parts)
+    namings: list[dict[Part, str]] = [{}]
+    for part in sorted(parts, key=lambda part: _depth(part, around)):
+        namings = [
+            named | {part: name}
+            for named in namings
+            for name in _names(block.groups[part[0]], repeats, named.get(around.get(part, ())))
+            if name not in named.values()
+        ]
+    return namings
 
 
-def _names(group: str, count: int) -> list[str]:
-    return [group] if count == 1 else [f"{group}#{number}" for number in range(count)]
+def _depth(part: Part, around: dict[Part, Part]) -> int:
+    """Count the parts around a part, which are named before it."""
+    return 1 + _depth(around[part], around) if part in around else 0
+
+
+def _names(group: str, repeats: Counter[str], around: str | None) -> list[str]:
+    """List the names of parts of a group; of a nested one, of those in the part called so."""
+    inside = group if around is None or _MARK not in around else f"{group}{_MARK}{around}"
+    count = repeats[group]
+    return [inside] if count == 1 else [f"{inside}{_MARK}{number}" for number in range(count)]
 
 
 def subsets_of(block: FeatureBlock) -> Iterator[Subset]:

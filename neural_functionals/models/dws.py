@@ -58,11 +58,6 @@ class DWSNet(NeuralFunctional):
     num_outputs
         Numbers to predict.
 
-    Raises
-    ------
-    WeightSpaceMismatchError
-        If one group moves several axes of a tensor.
-
     Notes
     -----
     Departures from the paper. Pooling is by means, not sums or maxima. Axes of inputs and outputs
@@ -96,7 +91,7 @@ class DWSNet(NeuralFunctional):
     ) -> None:
         config = configure(config or DWSNetConfig(), overrides)
         super().__init__(space, config, num_outputs)
-        self.layout = WeightLayout(space)
+        self.layout = WeightLayout(space, repeated=True)
         self.normalise = OrbitNormalisation(self.layout.orbit)
         blocks = [self.layout.blocks(channels) for channels in (1, *config.channels)]
         self.stack = EquivariantStack(blocks)

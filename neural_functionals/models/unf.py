@@ -60,7 +60,7 @@ class UNF(NeuralFunctional):
     Raises
     ------
     WeightSpaceMismatchError
-        If a nested group moves several axes of one tensor.
+        If a nested group moves rows of a tensor, and the group around it several axes.
 
     Notes
     -----

@@ -1,16 +1,68 @@
 """The equivariant linear map is equivariant, complete and starts at unit variance."""
 
+from dataclasses import replace
+from functools import cache
 from itertools import combinations, product
 
 import numpy as np
 import pytest
 import torch
 from tiny_networks import OTHERS, REPEATED, space_called
+from torch import nn
+from torch.nn.functional import group_norm
 
 from neural_functionals.layers import EquivariantLinear, FeatureBlock, WeightLayout
 from neural_functionals.testing import NETWORKS, example_space, random_action, random_networks
 from zoo.errors import WeightSpaceMismatchError
-from zoo.symmetry import from_permutations
+from zoo.space import UnitIndex
+from zoo.symmetry import from_permutations, trace
+
+
+class GroupNormResidual(nn.Module):
+    """A residual stream of units inside groups of a normalisation: both move two axes."""
+
+    def __init__(self, groups, units):
+        super().__init__()
+        self.groups, width = groups, groups * units
+        self.embed = nn.Linear(1, width, bias=False)
+        self.block = nn.Linear(width, width, bias=False)
+        self.read = nn.Linear(width, 1, bias=False)
+
+    def forward(self, x):
+        x = group_norm(self.embed(x), self.groups)
+        return self.read(x + torch.relu(group_norm(self.block(x), self.groups)))
+
+
+class GroupedResidual(nn.Module):
+    """A grouped convolution on a residual stream: units inside groups move two axes, groups one."""
+
+    def __init__(self, groups, units):
+        super().__init__()
+        width = groups * units
+        self.embed = nn.Conv1d(1, width, 1, bias=False)
+        self.block = nn.Conv1d(width, width, 1, groups=groups, bias=False)
+        self.read = nn.Linear(width, 1, bias=False)
+
+    def forward(self, x):
+        x = self.embed(x)
+        return self.read((x + torch.relu(self.block(x))).mean(-1))
+
+
+NESTED = {
+    "nested": lambda: trace(GroupNormResidual(4, 4), torch.zeros(2, 1), strict=True),
+    "nested-rows": lambda: trace(GroupedResidual(3, 4), torch.zeros(2, 1, 3), strict=True),
+}
+FEW_UNITS = {
+    "residual-few": lambda: trace(GroupNormResidual(1, 3), torch.zeros(2, 1), strict=True),
+    "nested-few": lambda: trace(GroupNormResidual(2, 3), torch.zeros(2, 1), strict=True),
+    "nested-rows-few": lambda: trace(GroupedResidual(2, 2), torch.zeros(2, 1, 3), strict=True),
+}
+
+
+@cache
+def space_of(name):
+    makers = NESTED | FEW_UNITS
+    return makers[name]() if name in makers else space_called(name)
 
 
 def generators(space):
@@ -22,15 +74,15 @@ def generators(space):
             yield from_permutations(space, {group.name: swap}).index.numpy()
 
 
-SPACES = [*NETWORKS, *OTHERS]
+SPACES = [*NETWORKS, *OTHERS, *NESTED]
 
 
-@pytest.mark.parametrize("name", list(REPEATED))
+@pytest.mark.parametrize("name", [*REPEATED, *NESTED])
 def test_these_spaces_have_repeated_groups(name):
-    layout = WeightLayout(space_called(name), repeated=True)
+    layout = WeightLayout(space_of(name), repeated=True)
     assert any(len(set(block.groups)) < len(block.groups) for block in layout.blocks())
     with pytest.raises(WeightSpaceMismatchError, match="moves several axes"):
-        WeightLayout(space_called(name))
+        WeightLayout(space_of(name))
 
 
 def num_orbits(labels, moves):
@@ -71,22 +123,36 @@ def as_matrices(layout, layer):
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("name", SPACES)
-def test_basis_is_complete_and_free(name):
-    """As many parameters as there are equivariant maps, and no two of them alike."""
-    space = space_called(name)
+def count_maps(name):
+    """Rank of the layer's maps, number of its parameters and number of all maps."""
+    space = space_of(name)
     layout = WeightLayout(space, repeated=True)
     layer = EquivariantLinear(layout.blocks(), layout.blocks()).double()
     matrices = as_matrices(layout, layer)
     rank = int(torch.linalg.matrix_rank(matrices @ matrices.T, hermitian=True))
-    assert rank == brute_force_dimension(space)
-    assert rank == sum(parameter.numel() for parameter in layer.parameters())
+    return rank, len(matrices), brute_force_dimension(space)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_basis_is_complete_and_free(name):
+    """As many parameters as there are equivariant maps, and no two of them alike."""
+    rank, num_parameters, expected = count_maps(name)
+    assert rank == expected
+    assert rank == num_parameters
+
+
+@pytest.mark.parametrize("name", list(FEW_UNITS))
+def test_basis_is_complete_where_maps_coincide(name):
+    """Three units cannot tell apart all partitions of the four axes of two square matrices."""
+    rank, num_parameters, expected = count_maps(name)
+    assert rank == expected
+    assert rank < num_parameters
 
 
 @pytest.mark.parametrize("free", [(), ("input", "output")])
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", [*SPACES, *FEW_UNITS])
 def test_equivariant(name, free):
-    space = space_called(name)
+    space = space_of(name)
     layout = WeightLayout(space, free=free, repeated=True)
     layers = [
         EquivariantLinear(layout.blocks(), layout.blocks(3)).double(),
@@ -181,10 +247,46 @@ def test_groups_must_be_sorted():
         FeatureBlock(groups=("b", "a"), sizes=(2, 3), channels=1)
 
 
-def test_repeated_groups_must_not_be_nested():
-    for inside in ((("a", "b"),), (("b", "a"),)):
-        with pytest.raises(WeightSpaceMismatchError, match="nested or has groups inside"):
-            FeatureBlock(groups=("a", "a"), sizes=(2, 2), channels=1, inside=inside)
+@pytest.mark.parametrize("nesting", [(), ((2, 0),), ((2, 1), (3, 0)), ((2, 2), (3, 3))])
+def test_nested_axes_must_be_placed(nesting):
+    with pytest.raises(WeightSpaceMismatchError, match="inside an axis of its outer group"):
+        FeatureBlock(
+            groups=("a", "a", "b", "b"),
+            sizes=(2, 2, 3, 3),
+            channels=1,
+            inside=(("b", "a"),),
+            nesting=nesting,
+        )
+
+
+def test_rows_are_refused_where_their_group_is_unclear():
+    """Columns that follow the units of the row's group, not of their own."""
+    space = space_of("nested")
+    units = space.group("embed/units")
+    index = UnitIndex.from_array(np.tile(np.arange(16).reshape(4, 4).T, (4, 1)))
+    rows = UnitIndex.from_array(np.arange(16).reshape(4, 4))
+    touches = tuple(
+        replace(touch, index=index, rows_dim=0, rows=rows)
+        if (touch.tensor, touch.dim) == ("block.weight", 1)
+        else touch
+        for touch in units.touches
+    )
+    assert touches != units.touches
+    groups = tuple(replace(g, touches=touches) if g is units else g for g in space.groups)
+    with pytest.raises(WeightSpaceMismatchError, match="moves rows of 'block.weight'"):
+        WeightLayout(replace(space, groups=groups), repeated=True)
+
+
+@pytest.mark.parametrize("other", ["a b", "a#1", "a!"])
+def test_names_of_groups_do_not_matter(other):
+    """Names that resemble those of parts, and sort before or after them, give the same layer."""
+    outputs = []
+    for name in ("b", other):
+        blocks = [FeatureBlock(groups=("a", "a", name), sizes=(6, 6, 5), channels=1)]
+        torch.manual_seed(0)
+        layer = EquivariantLinear(blocks, blocks).double()
+        outputs.append(layer([torch.linspace(-1, 1, 180).double().cos().view(1, 6, 6, 5, 1)])[0])
+    assert torch.equal(*outputs)
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)])
@@ -199,3 +301,17 @@ def test_one_map_per_set_partition(before, after):
     bell = [1, 1, 2, 5, 15, 52]
     assert sum(weight.numel() for weight in layer.weights) == bell[before + after]
     assert layer.bias.numel() == bell[after]
+
+
+def test_one_map_per_nested_set_partition():
+    """Set partitions of four heads; within each part, of the units whose heads it holds."""
+    block = FeatureBlock(
+        groups=("head", "head", "unit", "unit"),
+        sizes=(4, 4, 4, 4),
+        channels=1,
+        inside=(("unit", "head"),),
+        nesting=((2, 0), (3, 1)),
+    )
+    layer = EquivariantLinear([block], [block])
+    assert sum(weight.numel() for weight in layer.weights) == 15 + 4 * 5 + 3 * 2 * 2 + 6 * 2 + 1
+    assert layer.bias.numel() == 2 + 1

@@ -1,11 +1,11 @@
-"""Models of complete equivariant maps: UNF, DWSNets, deep sets."""
+"""Universal neural functionals, and NFN beside them, on spaces where groups move several axes."""
 
 import pytest
 import torch
 from tiny_networks import REPEATED, space_called
+from torch import nn
 
-from neural_functionals.layers import EquivariantLinear, WeightLayout
-from neural_functionals.models import NFN, UNF, DeepSets, DWSNet
+from neural_functionals.models import NFN, UNF, DWSNet
 from neural_functionals.testing import (
     InvariantModelContract,
     across_tensors,
@@ -14,7 +14,8 @@ from neural_functionals.testing import (
     random_networks,
     symmetry_errors,
 )
-from zoo.errors import InvalidConfigError, WeightSpaceMismatchError
+from zoo.errors import InvalidConfigError
+from zoo.symmetry import trace
 
 
 class TestUNF(InvariantModelContract):
@@ -22,27 +23,35 @@ class TestUNF(InvariantModelContract):
         return UNF(space, channels=(5, 3), hidden=(7,))
 
 
-class TestDWSNet(InvariantModelContract):
-    def make_model(self, space):
-        return DWSNet(space, channels=(5, 3), num_outputs=2)
+class HeadsAsStream(nn.Module):
+    """Attention whose concatenated heads are the residual stream: units inside heads, repeated."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix, self.block = nn.Linear(1, 18), nn.Linear(6, 6, bias=False)
+        self.read = nn.Linear(6, 1)
+
+    def forward(self, x):
+        q, k, v = self.mix(x).view(*x.shape[:2], 3, 2, 3).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.read(mixed + torch.relu(self.block(mixed)))
 
 
-class TestDeepSets(InvariantModelContract):
-    non_symmetry = staticmethod(across_tensors)
+def space_of(name):
+    if name == "heads":
+        return trace(HeadsAsStream(), torch.zeros(2, 3, 1), strict=True)
+    return space_called(name)
 
-    def make_model(self, space):
-        return DeepSets(space, channels=(5, 3), hidden=(7,))
 
-
-@pytest.mark.parametrize("name", [*REPEATED, "attention", "depthwise"])
-@pytest.mark.parametrize("cls", [UNF, NFN])
+@pytest.mark.parametrize("name", [*REPEATED, "attention", "depthwise", "heads"])
+@pytest.mark.parametrize("cls", [UNF, NFN, DWSNet])
 def test_groups_that_move_several_axes(cls, name):
     """Whole pipeline, float64: exact, and a one-sided relabelling is noticed.
 
     All rows of queries and keys lie in one matrix: no relabelling of these is one-sided.
     """
-    space = space_called(name)
-    control = across_tensors if name == "attention" else one_sided
+    space = space_of(name)
+    control = across_tensors if name in ("attention", "heads") else one_sided
     torch.manual_seed(0)
     model = cls(space, channels=(5, 3), hidden=(7,))
     model.fit_statistics(random_networks(space, 50, seed=0))
@@ -64,26 +73,6 @@ def test_diagonals_are_pooled_apart():
     assert (model(space.flatten(moved)) - model(weights)).abs().max() > 1e-6
 
 
-def test_maps_of_dws_are_those_of_nfn():
-    """On a perceptron of n layers both papers count the same maps between weights and biases."""
-    layout = WeightLayout(example_space("mlp"))
-    layer = EquivariantLinear(layout.blocks(), layout.blocks())
-    # Blocks: weights 4x3 (inputs are channels), 3x5, 5x2; biases 3, 5, 2 (outputs are channels).
-    by_groups = {(0,): 4 + 1, (0, 1): 1, (1,): 1 + 2, (): 2}
-    expected = sum(
-        2 ** len(set(mine) & set(theirs)) * count * own
-        for mine, count in by_groups.items()
-        for theirs, own in by_groups.items()
-    )
-    assert sum(weight.numel() for weight in layer.weights) == expected
-
-
-def test_dws_refuses_what_it_has_no_maps_for():
-    with pytest.raises(WeightSpaceMismatchError, match="moves several axes"):
-        DWSNet(space_called("recurrent"))
-
-
-@pytest.mark.parametrize("cls", [UNF, DWSNet, DeepSets])
-def test_bad_options_are_refused(cls):
+def test_bad_options_are_refused():
     with pytest.raises(InvalidConfigError, match="at least one layer"):
-        cls(example_space("mlp"), channels=())
+        UNF(example_space("mlp"), channels=())
