@@ -3,7 +3,6 @@
 import http.server
 import multiprocessing
 import os
-import pickle
 import shutil
 import socket
 import subprocess
@@ -11,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -267,7 +267,7 @@ def test_other_processes_connect_by_themselves(http_url, local, method):
     np.testing.assert_array_equal(queue.get(timeout=60), wanted)
     child.join(60)
     assert child.exitcode == 0
-    copy = pickle.loads(pickle.dumps(population))
+    copy = deepcopy(population)
     np.testing.assert_array_equal(copy.weights([3, 20, 39], checkpoint=1), wanted)
 
 
