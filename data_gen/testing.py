@@ -63,6 +63,21 @@ def small_signals(num_signals: int = 5) -> Problem:
     )
 
 
+def small_values() -> Problem:
+    """Take two pixels of a few digits as values that the others predict."""
+    whole = small_digits()
+    picked = [10, 20]
+    return Problem(
+        name="pixels",
+        config={},
+        train_inputs=whole.train_inputs,
+        train_targets=whole.train_inputs[:, picked].contiguous(),
+        test_inputs=whole.test_inputs,
+        test_targets=whole.test_inputs[:, picked].contiguous(),
+        num_classes=0,
+    )
+
+
 def tiny_recipe(network: Any = MLP, **changes: Any) -> Recipe:
     """Make a recipe of 12 members that differ in everything, with ``changes`` to its fields."""
     settings: dict[str, Any] = {

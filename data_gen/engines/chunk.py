@@ -317,11 +317,7 @@ class Chunk:
         dropout = self._mask if (self._dropout > 0).any() else None
         tensors = self._leaves | dict(self._views(self._states, self._buffers))
         stack = Stack(inputs.shape[1], dropout)
-        outputs, updates = self._program(tensors, inputs, stack)
-        slope = loss_slope(
-            self._job.problem, outputs.detach(), targets, temperature=self._temperature
-        )
-        gradients = torch.autograd.grad(outputs, list(self._leaves.values()), slope)
+        gradients, updates = self._differentiate(tensors, inputs, targets, stack)
         with torch.no_grad():
             self._gather_gradients(gradients)
             if self._limits is not None:
@@ -329,9 +325,27 @@ class Chunk:
             self._optimizer.update(self._weights, self._gradients)
             self._update_states(updates)
 
+    def _differentiate(
+        self, tensors: dict[str, Tensor], inputs: Tensor, targets: Tensor, stack: Stack
+    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """Return the gradients of every member's loss, and the buffers' new values."""
+        problem, leaves = self._job.problem, list(self._leaves.values())
+        if problem.equation is None:
+            outputs, updates = self._program(tensors, inputs, stack)
+            slope = loss_slope(problem, outputs.detach(), targets, temperature=self._temperature)
+            return torch.autograd.grad(outputs, leaves, slope), updates
+
+        def field(points: Tensor) -> Tensor:
+            return self._program(tensors, points, Stack(points.shape[1], stack.dropout))[0]
+
+        signals = torch.tensor([self._job.signals[k] for k in self._slots.tolist()])
+        loss = problem.equation.loss(field, inputs, targets, signals.to(inputs.device))
+        return torch.autograd.grad(loss.sum(), leaves), {}
+
     def _take_targets(self, indices: Tensor) -> Tensor:
         if self._own_targets is None:
-            return self._targets.index_select(0, indices.flatten()).view(indices.shape)
+            taken = self._targets.index_select(0, indices.flatten())
+            return taken.view(*indices.shape, *taken.shape[1:])
         if self._own_targets.ndim == 2:
             return self._own_targets.gather(1, indices)
         return self._own_targets[self._rows, indices]

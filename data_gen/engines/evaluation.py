@@ -12,7 +12,7 @@ from data_gen.engines.memory import fitting_members
 from data_gen.engines.operators import Stack
 from data_gen.recipe import Recipe
 from zoo.networks import build, to_dict
-from zoo.problems import SIGNAL_METRICS, Problem, score, score_signals
+from zoo.problems import Problem, in_float64, measure
 from zoo.space import WeightSpace
 
 _SAMPLES = 500
@@ -54,10 +54,6 @@ class Evaluator:
         self._recipe, self._space, self._programs = recipe, space, programs
         self._device = device
         self._problem = problem
-        self._parts = {
-            "train": problem.train_probe,
-            "test": (problem.test_inputs, problem.test_targets),
-        }
         self._modules: dict[str, nn.Module] = {}
 
     def measure(
@@ -109,26 +105,26 @@ class Evaluator:
         kinds = sections_of([*activations, *[activations[0]] * ghosts])
         program = StackedProgram([(self._programs(kind)[1], count) for kind, count in kinds])
         tensors = self._space.unflatten(rows)
-        if self._problem.num_signals:
-            return self._fit(program, tensors, signals)
-        measured = {}
-        for part, (inputs, targets) in self._parts.items():
-            logits = self._logits(program, tensors, inputs)[: len(vectors)]
-            decide = self._decide(activations, vectors, inputs)
-            loss, accuracy = score(logits, targets, decide=decide)
-            measured[f"{part}_loss"], measured[f"{part}_accuracy"] = loss, accuracy
-        return measured
+        count = len(vectors)
+        return measure(
+            self._problem,
+            lambda inputs: self._outputs(program, tensors, inputs)[:count],
+            signals=signals,
+            exact=lambda position, inputs: self._exact(
+                activations[position], vectors[position], inputs
+            ),
+            field=lambda points: self._field(program, tensors, points)[:count],
+        )
 
-    def _fit(
-        self, program: StackedProgram, tensors: dict[str, Tensor], signals: Sequence[int | None]
-    ) -> dict[str, Tensor]:
-        outputs = self._logits(program, tensors, self._problem.train_inputs)[: len(signals)]
-        targets = torch.stack([self._problem.targets_of(signal) for signal in signals])
-        values = score_signals(outputs, targets, peak=self._problem.peak)
-        return dict(zip(SIGNAL_METRICS, values, strict=True))
+    def _field(self, program: StackedProgram, tensors: dict[str, Tensor], points: Tensor) -> Tensor:
+        """Compute values at every member's points ``[n, k, ...]``; ghosts see the first one's."""
+        members = len(next(iter(tensors.values())))
+        ghosts = points[:1].expand(members - len(points), *points.shape[1:])
+        own = torch.cat([points, ghosts]).to(self._device)
+        return program(tensors, own, Stack(points.shape[1]))[0].cpu()
 
     @torch.no_grad()
-    def _logits(
+    def _outputs(
         self, program: StackedProgram, tensors: dict[str, Tensor], inputs: Tensor
     ) -> Tensor:
         """Compute outputs ``[N, samples, ...]`` on the CPU."""
@@ -139,19 +135,12 @@ class Evaluator:
             parts.append(program(tensors, shared, Stack(len(batch)))[0].cpu())
         return torch.cat(parts, dim=1)
 
-    def _decide(
-        self, activations: list[str], vectors: Tensor, inputs: Tensor
-    ) -> Callable[[int, Tensor], Tensor]:
-        """Make what computes a member's logits in float64, where float32 cannot decide."""
-
-        @torch.no_grad()
-        def decide(position: int, samples: Tensor) -> Tensor:
-            module = self._module(activations[position])
-            tensors = self._space.state_dict(vectors[position].cpu().double())
-            output: Tensor = functional_call(module, tensors, inputs[samples].double())
-            return output
-
-        return decide
+    @torch.no_grad()
+    def _exact(self, activation: str, vector: Tensor, inputs: Tensor) -> Tensor:
+        """Compute a member's outputs in float64."""
+        tensors = self._space.state_dict(vector.cpu().double())
+        output: Tensor = functional_call(self._module(activation), tensors, (in_float64(inputs),))
+        return output
 
     def _module(self, activation: str) -> nn.Module:
         """Return the plain module of members with an activation; its own weights do not matter."""

@@ -135,18 +135,22 @@ class _Member:
 
     def _step(self, batch: Tensor) -> None:
         self._optimizer.zero_grad()
-        outputs = self._module(self._problem.train_inputs[batch])
-        loss = training_loss(
-            self._problem,
-            outputs,
-            self._targets[batch],
-            temperature=float(self._own["temperature"]),
-        )
-        torch.autograd.backward(loss)
+        torch.autograd.backward(self._loss(batch))
         if self._own["clip_norm"] > 0:
             nn.utils.clip_grad_norm_(self._module.parameters(), float(self._own["clip_norm"]))
         self._optimizer.step()
         self._schedule.step()
+
+    def _loss(self, batch: Tensor) -> Tensor:
+        problem, module = self._problem, self._module
+        inputs, targets = problem.train_inputs[batch], self._targets[batch]
+        if problem.equation is not None:
+            signals = torch.tensor([self._signal])
+            return problem.equation.loss(
+                lambda points: module(points[0])[None], inputs[None], targets[None], signals
+            )[0]
+        temperature = float(self._own["temperature"])
+        return training_loss(problem, module(inputs), targets, temperature=temperature)
 
     def record(self, epoch: int, result: BlockResult) -> bool:
         """Keep a checkpoint where the recipe wants one; False once the member has diverged."""

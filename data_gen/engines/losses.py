@@ -1,4 +1,4 @@
-"""What members minimise: cross-entropy of classes, mean squared error of signals."""
+"""What members minimise: cross-entropy of classes, mean squared error of values."""
 
 import torch
 from torch import Tensor
@@ -10,18 +10,18 @@ from zoo.problems import Problem
 def training_loss(
     problem: Problem, outputs: Tensor, targets: Tensor, *, temperature: float
 ) -> Tensor:
-    """Compute one member's loss on a batch, a mean over its samples (and a signal's values).
+    """Compute one member's loss on a batch, a mean over its samples (and values).
 
     Parameters
     ----------
     outputs
-        Logits ``[batch, classes]``, or a signal's values ``[batch, values]``.
+        Logits ``[batch, classes]``, or values ``[batch, values]``.
     targets
         Class ids ``[batch]``, or values as ``outputs``.
     temperature
-        What logits are divided by; signals have none.
+        What logits are divided by; values have none.
     """
-    if problem.num_signals:
+    if not problem.num_classes:
         return functional.mse_loss(outputs, targets)
     return functional.cross_entropy(outputs / temperature, targets)
 
@@ -41,7 +41,7 @@ def loss_slope(
         Per member ``[N, 1, 1]``; ``None`` where it is 1 for all.
     """
     batch = outputs.shape[1]
-    if problem.num_signals:
+    if not problem.num_classes:
         return (outputs - targets).mul_(2 / (batch * outputs.shape[2]))
     # Samples come last in memory.
     scaled = outputs.transpose(1, 2)

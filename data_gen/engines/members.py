@@ -118,11 +118,11 @@ def signals_of(problem: Problem, hyperparameters: Mapping[str, np.ndarray]) -> S
     InvalidConfigError
         If the problem has signals and members have none, or members want what it lacks.
     """
-    for name in _CLASS_SETTINGS if problem.num_signals else ():
+    for name in () if problem.num_classes else _CLASS_SETTINGS:
         if name in hyperparameters:
             raise InvalidConfigError(
                 f"Hyper-parameter {name!r} is about classes, and members of problem "
-                f"{problem.name!r} fit signals. Leave it out of the recipe."
+                f"{problem.name!r} fit values. Leave it out of the recipe."
             )
     if not problem.num_signals:
         return [None] * len(hyperparameters["seed"])

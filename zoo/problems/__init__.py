@@ -10,27 +10,34 @@ from zoo.problems.cifar import CIFARFormatError, cifar10
 from zoo.problems.digits import digits
 from zoo.problems.idx import IDXFormatError, idx, read_idx
 from zoo.problems.images import ImageFormatError, images
-from zoo.problems.problem import (
+from zoo.problems.pde import PDE_METRICS, burgers, burgers_solution, convection
+from zoo.problems.problem import Equation, Problem, evaluate, in_float64, measure
+from zoo.problems.scores import (
     METRICS,
+    REGRESSION_METRICS,
     SIGNAL_METRICS,
-    Problem,
-    decide_with,
-    evaluate,
     score,
+    score_regression,
     score_signals,
 )
 from zoo.problems.signals import digit_signals, idx_signals, image_signals, pixel_grid
 
 __all__ = [
+    "EQUATIONS",
     "METRICS",
+    "PDE_METRICS",
     "PROBLEMS",
+    "REGRESSION_METRICS",
     "SIGNAL_METRICS",
     "CIFARFormatError",
     "IDXFormatError",
     "ImageFormatError",
+    "Equation",
     "Problem",
+    "burgers",
+    "burgers_solution",
     "cifar10",
-    "decide_with",
+    "convection",
     "digit_signals",
     "digits",
     "evaluate",
@@ -38,10 +45,13 @@ __all__ = [
     "idx_signals",
     "image_signals",
     "images",
+    "in_float64",
     "load",
+    "measure",
     "pixel_grid",
     "read_idx",
     "score",
+    "score_regression",
     "score_signals",
 ]
 
@@ -52,7 +62,11 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {
     "cifar10": cifar10,
     "digit-signals": lambda _: digit_signals(),
     "idx-signals": idx_signals,
+    "convection": convection,
+    "burgers": burgers,
 }
+EQUATIONS = ("convection", "burgers")
+"""Names of the problems whose loss takes derivatives of the network."""
 
 
 def load(config: Mapping[str, Any], *, data: Path | None = None) -> Problem:

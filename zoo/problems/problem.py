@@ -1,34 +1,69 @@
 """What a member is trained for: data, targets, and how well weights solve it."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from zoo.errors import InvalidConfigError
+from zoo.problems.scores import (
+    METRICS,
+    REGRESSION_METRICS,
+    SIGNAL_METRICS,
+    score,
+    score_regression,
+    score_signals,
+)
 
-METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-"""Numbers recorded of classifiers at every checkpoint, in nats and fractions in [0, 1]."""
-SIGNAL_METRICS = ("train_loss", "psnr")
-"""Numbers recorded of fitted signals: mean squared error, and peak signal-to-noise ratio in dB."""
-
-_LEAST_ERROR = 1e-20
-"""Squared error, over the squared peak, below which a fit is called perfect."""
 _TRAIN_PROBE = 10_000
 _EVALUATION_BATCH = 2_000
-CLOSE_CALL = 1e-3
-"""Margin of the two largest logits, over the largest magnitude, that float32 may not decide."""
+
+Field = Callable[[Tensor], Tensor]
+"""Networks as functions that can be differentiated: points ``[networks, n, coordinates]`` to values
+``[networks, n, values]``."""
+Exact = Callable[[int, Tensor], Tensor]
+"""Given a network's position and samples ``[k, ...]``, its float64 logits ``[k, classes]``."""
+
+
+class Equation(Protocol):
+    """A differential equation with its side conditions, whose solution members are."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the numbers that :meth:`score` returns."""
+
+    def loss(self, field: Field, points: Tensor, targets: Tensor, signals: Tensor) -> Tensor:
+        """Compute what members minimise, ``[networks]``.
+
+        Parameters
+        ----------
+        points
+            ``[networks, n, coordinates]``, inside of the domain.
+        targets
+            Right-hand side there, ``[networks, n, values]``.
+        signals
+            Which of the problem's equations each member solves, ``[networks]`` int64.
+        """
+
+    def score(self, problem: "Problem", field: Field, signals: Tensor) -> dict[str, Tensor]:
+        """Measure solutions, ``[networks]`` each."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Problem:
-    """A problem, in memory: classes that all members tell apart, or a signal for each to fit.
+    """A problem, in memory.
+
+    There are four kinds:
+
+    - classes that all members tell apart, by cross-entropy;
+    - values that all members predict (regression), by least squares;
+    - a signal for each member to fit at shared coordinates, by least squares;
+    - a differential equation for each member to solve.
 
     Parameters
     ----------
@@ -37,16 +72,24 @@ class Problem:
     config
         What :func:`zoo.problems.load` takes to make the problem again.
     train_inputs, test_inputs
-        ``[n, ...]``, float32. Of signals, the coordinates, and no test part (``[0, ...]``).
+        ``[n, ...]``, float32, or int64 tokens. Of signals, the coordinates, and no test part
+        (``[0, ...]``).
     train_targets, test_targets
-        ``[n]``, int64 class ids; of signals ``[signals, n, values]``, float32 in [-peak/2, peak/2]
-        or [0, peak].
+        Classes ``[n]``, int64; values of a regression ``[n, values]``, float32; signals
+        ``[signals, n, values]``, float32 in [-peak/2, peak/2] or [0, peak]. Of an equation, its
+        right-hand side, and the reference solution as test part, shaped as signals.
     num_classes
-        Number of classes; 0 where members fit signals, by least squares.
+        Number of classes; 0 where there are none.
     peak
         Range of a signal's values.
     labels
         Per signal ``[signals]``, int64: what it shows. Empty where that is unknown.
+    signal_columns
+        What else is known of each signal, ``[signals]`` float64 each: an amplitude, a coefficient.
+    equation
+        The differential equation, where members solve one.
+    licence, source
+        Of the data, for data cards: under which licence it is had, and from whom.
     """
 
     name: str
@@ -58,36 +101,60 @@ class Problem:
     num_classes: int
     peak: float = 1.0
     labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), repr=False)
+    signal_columns: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    equation: Equation | None = None
+    licence: str = ""
+    source: str = ""
 
     @property
     def num_signals(self) -> int:
-        """Signals, of which each member fits one; 0 where all members have the same targets."""
-        return 0 if self.num_classes else len(self.train_targets)
+        """Signals or equations, one for each member; 0 where all members have the same targets."""
+        return len(self.train_targets) if self.train_targets.ndim == 3 else 0
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the numbers recorded at every checkpoint; the last one says how good it is."""
-        return SIGNAL_METRICS if self.num_signals else METRICS
+        if self.equation is not None:
+            return self.equation.metrics
+        if self.num_classes:
+            return METRICS
+        return SIGNAL_METRICS if self.num_signals else REGRESSION_METRICS
 
-    def assign(self, members: np.ndarray) -> dict[str, np.ndarray]:
-        """Say what is each member's own: ``signal`` (member ``k`` fits ``k`` modulo their number).
+    def assign(
+        self, members: np.ndarray, signals: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Say what is each member's own: ``signal``, and what is known of it.
 
         Parameters
         ----------
         members
             Ids ``[n]``.
+        signals
+            Which signal each member fits, ``[n]``; by default member ``k`` fits ``k`` modulo their
+            number.
 
         Returns
         -------
         dict[str, np.ndarray]
-            Columns ``[n]``, int64: ``signal`` and, where known, ``label``; none where all members
-            have the same targets.
+            Columns ``[n]``: ``signal`` and, where known, ``label``, int64, and those of
+            ``signal_columns``, float64; none where all members have the same targets.
+
+        Raises
+        ------
+        InvalidConfigError
+            If there is no such signal.
         """
         if not self.num_signals:
             return {}
-        signals = np.asarray(members, dtype=np.int64) % self.num_signals
-        own = {"signal": signals}
-        return own | ({"label": self.labels.numpy()[signals]} if len(self.labels) else {})
+        own = np.asarray(members, np.int64) % self.num_signals if signals is None else signals
+        if own.min() < 0 or own.max() >= self.num_signals:
+            raise InvalidConfigError(
+                f"Expected signals from 0 to {self.num_signals - 1} of problem {self.name!r}, got "
+                f"{own.min()} to {own.max()}."
+            )
+        known = {"label": self.labels} if len(self.labels) else {}
+        about = known | dict(self.signal_columns)
+        return {"signal": own} | {name: values.numpy()[own] for name, values in about.items()}
 
     def targets_of(self, signal: int | None = None) -> Tensor:
         """Return the training targets ``[n, ...]`` of a member that fits ``signal``."""
@@ -97,6 +164,11 @@ class Problem:
     def train_probe(self) -> tuple[Tensor, Tensor]:
         """The first 10,000 training samples: training metrics are measured on these."""
         return self.train_inputs[:_TRAIN_PROBE], self.train_targets[:_TRAIN_PROBE]
+
+    @property
+    def parts(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Inputs and targets that metrics are measured on: ``train`` and ``test``."""
+        return {"train": self.train_probe, "test": (self.test_inputs, self.test_targets)}
 
     @cached_property
     def sha256(self) -> str:
@@ -113,60 +185,49 @@ class Problem:
         return digest.hexdigest()
 
 
-def score(
-    logits: Tensor, targets: Tensor, *, decide: Callable[[int, Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Measure loss and accuracy of many networks on one set of samples.
-
-    Predictions that float32 cannot tell apart are decided in float64, so a network's accuracy does
-    not depend on which engine, batch size or number of threads computed its logits.
-
-    Parameters
-    ----------
-    logits
-        ``[networks, samples, classes]``, float32.
-    targets
-        ``[samples]``, int64.
-    decide
-        Given a network's position and sample indices ``[k]``, its float64 logits ``[k, classes]``.
-
-    Returns
-    -------
-    tuple[Tensor, Tensor]
-        Mean cross-entropy in nats and accuracy, each ``[networks]``, float32.
-    """
-    loss = torch.stack([functional.cross_entropy(each, targets) for each in logits])
-    predictions = logits.argmax(-1)
-    best = logits.topk(2, dim=-1).values
-    close = best[..., 0] - best[..., 1] <= CLOSE_CALL * logits.abs().amax(-1)
-    for network in torch.nonzero(close.any(-1))[:, 0].tolist():
-        samples = torch.nonzero(close[network])[:, 0]
-        predictions[network, samples] = decide(network, samples).argmax(-1)
-    correct = (predictions == targets).sum(-1)
-    accuracy = correct.to(torch.float64) / targets.shape[0]
-    accuracy[~torch.isfinite(loss)] = torch.nan
-    return loss.to(torch.float32), accuracy.to(torch.float32)
-
-
-def score_signals(outputs: Tensor, targets: Tensor, *, peak: float) -> tuple[Tensor, Tensor]:
-    """Measure how well networks fit their signals.
+def measure(
+    problem: Problem,
+    outputs: Callable[[Tensor], Tensor],
+    *,
+    signals: Sequence[int | None],
+    exact: Exact,
+    field: Field,
+) -> dict[str, Tensor]:
+    """Compute a problem's metrics of many networks, whatever computes their outputs.
 
     Parameters
     ----------
-    outputs, targets
-        ``[networks, samples, values]``, float32.
-    peak
-        Range of the values.
+    outputs
+        From inputs ``[n, ...]`` to the outputs of all networks ``[networks, n, ...]``, on the CPU.
+    signals
+        Which signal each network fits; ``None`` where the problem has none.
+    exact
+        Decides classes that float32 cannot tell apart; see :func:`zoo.problems.score`.
+    field
+        The networks as functions that can be differentiated; only equations ask.
 
     Returns
     -------
-    tuple[Tensor, Tensor]
-        Mean squared error, and ``10 log10(peak**2 / error)`` in dB, at most 200; each
-        ``[networks]``, float32.
+    dict[str, Tensor]
+        Per name of ``problem.metrics`` ``[networks]``, float32.
     """
-    error = (outputs.double() - targets.double()).square().flatten(1).mean(1)
-    ratio = -10 * torch.log10((error / peak**2).clamp(min=_LEAST_ERROR))
-    return error.to(torch.float32), ratio.to(torch.float32)
+    if problem.equation is not None:
+        return problem.equation.score(problem, field, torch.tensor(signals))
+    if problem.num_signals:
+        wanted = torch.stack([problem.targets_of(signal) for signal in signals])
+        values = score_signals(outputs(problem.train_inputs), wanted, peak=problem.peak)
+        return dict(zip(SIGNAL_METRICS, values, strict=True))
+    found: list[Tensor] = []
+    for inputs, targets in problem.parts.values():
+        if problem.num_classes:
+            found += score(outputs(inputs), targets, decide=_decide(exact, inputs))
+        else:
+            found += score_regression(outputs(inputs), targets)
+    return dict(zip(problem.metrics, found, strict=True))
+
+
+def _decide(exact: Exact, inputs: Tensor) -> Callable[[int, Tensor], Tensor]:
+    return lambda network, samples: exact(network, inputs[samples])
 
 
 def evaluate(problem: Problem, module: nn.Module, *, signal: int | None = None) -> dict[str, float]:
@@ -175,8 +236,8 @@ def evaluate(problem: Problem, module: nn.Module, *, signal: int | None = None) 
     Parameters
     ----------
     module
-        Any module from inputs to logits ``[batch, num_classes]``, or to the signal's values
-        ``[batch, values]``; it is evaluated in eval mode.
+        Any module from inputs to logits ``[batch, num_classes]``, or to values ``[batch, values]``;
+        it is evaluated in eval mode.
     signal
         Which signal it fits, where the problem has signals: a member's column ``signal``.
 
@@ -199,55 +260,34 @@ def evaluate(problem: Problem, module: nn.Module, *, signal: int | None = None) 
     was_training = module.training
     module.eval()
     try:
-        if signal is None:
-            return _evaluate_classes(problem, module)
-        outputs = _logits(module, problem.train_inputs)
-        values = score_signals(outputs[None], problem.targets_of(signal)[None], peak=problem.peak)
-        return dict(zip(SIGNAL_METRICS, map(float, values), strict=True))
+        values = measure(
+            problem,
+            lambda inputs: _outputs(module, inputs)[None],
+            signals=[signal],
+            exact=lambda _, inputs: _exact(module, inputs),
+            field=lambda points: module(points[0])[None],
+        )
     finally:
         module.train(was_training)
-
-
-def _evaluate_classes(problem: Problem, module: nn.Module) -> dict[str, float]:
-    measured: dict[str, float] = {}
-    parts = {
-        "train": problem.train_probe,
-        "test": (problem.test_inputs, problem.test_targets),
-    }
-    for part, (inputs, targets) in parts.items():
-        logits = torch.cat(
-            [_logits(module, batch) for batch in torch.split(inputs, _EVALUATION_BATCH)]
-        )
-        loss, accuracy = score(logits[None], targets, decide=decide_with(lambda _: module, inputs))
-        measured[f"{part}_loss"] = float(loss)
-        measured[f"{part}_accuracy"] = float(accuracy)
-    return measured
-
-
-def decide_with(
-    network: Callable[[int], nn.Module], inputs: Tensor
-) -> Callable[[int, Tensor], Tensor]:
-    """Make the ``decide`` of :func:`score` from plain modules.
-
-    Parameters
-    ----------
-    network
-        The module at a position, float32, in eval mode; it comes back in float32.
-    inputs
-        All samples, ``[n, ...]``.
-    """
-
-    def decide(position: int, samples: Tensor) -> Tensor:
-        module = network(position).double()
-        try:
-            return _logits(module, inputs[samples].double())
-        finally:
-            module.float()
-
-    return decide
+    return {name: float(value) for name, value in values.items()}
 
 
 @torch.no_grad()
-def _logits(module: nn.Module, inputs: Tensor) -> Tensor:
-    output: Tensor = module(inputs)
+def _outputs(module: nn.Module, inputs: Tensor) -> Tensor:
+    return torch.cat([module(batch) for batch in torch.split(inputs, _EVALUATION_BATCH)])
+
+
+@torch.no_grad()
+def _exact(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Compute in float64; the module comes back in float32."""
+    module.double()
+    try:
+        output: Tensor = module(in_float64(inputs))
+    finally:
+        module.float()
     return output
+
+
+def in_float64(inputs: Tensor) -> Tensor:
+    """Turn numbers into float64 and leave tokens as they are."""
+    return inputs.double() if inputs.is_floating_point() else inputs

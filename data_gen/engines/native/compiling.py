@@ -13,9 +13,11 @@ from data_gen.engines.graph import capture
 from data_gen.engines.members import overrides
 from data_gen.engines.native.layout import Network, lay_out
 from data_gen.engines.native.lowering import lower
+from data_gen.engines.native.rows import NoKernelError
 from data_gen.engines.operators import EXAMPLE_BATCH
 from data_gen.recipe import Recipe
 from zoo.networks import build, example_input, to_dict
+from zoo.problems import EQUATIONS
 from zoo.space import WeightSpace
 
 _TRACED_DROPOUT = 0.5
@@ -49,6 +51,8 @@ def compile_network(config: str, space: WeightSpace) -> Network:
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise :class:`NoKernelError` unless kernels can train every network of a recipe."""
+    if recipe.problem["name"] in EQUATIONS:
+        raise NoKernelError("no kernel differentiates a network by its inputs, as equations want")
     names = recipe.network_columns
     values = [recipe.hyperparameters[name].support for name in names]
     space = zoo.trace(build(recipe.network), example_input(recipe.network))

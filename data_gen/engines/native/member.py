@@ -15,8 +15,8 @@ from data_gen.engines.schedules import rate_factors
 from data_gen.recipe import Recipe
 from data_gen.streams import Purpose, stream
 from zoo.networks import build
-from zoo.problems import SIGNAL_METRICS, Problem, score_signals
-from zoo.problems.problem import CLOSE_CALL
+from zoo.problems import Problem, measure
+from zoo.problems.scores import CLOSE_CALL
 from zoo.space import WeightSpace
 
 _STEPS_AT_ONCE, _DRAWS_AT_ONCE = 256, 2**20
@@ -155,23 +155,23 @@ class _Member:
         job, vector = self._job, self._memory.weights
         if epoch not in job.recipe.checkpoints:
             return True
-        metrics = self._fit() if job.problem.num_signals else self._classify(vector)
+        metrics = self._classify(vector) if job.problem.num_classes else self._predict()
         return job.result.record(self._position, epoch, job.recipe, vector, metrics)
 
-    def _fit(self) -> dict[str, float]:
-        outputs = torch.from_numpy(self._memory.outputs(self._job.problem.train_inputs.numpy()))[
-            None
-        ]
-        targets = torch.from_numpy(self._targets)[None]
-        values = score_signals(outputs, targets, peak=self._job.problem.peak)
-        return dict(zip(SIGNAL_METRICS, map(float, values), strict=True))
+    def _predict(self) -> dict[str, float]:
+        problem = self._job.problem
+        values = measure(
+            problem,
+            lambda inputs: torch.from_numpy(self._memory.outputs(inputs.numpy()))[None],
+            signals=[self._job.signals[self._position]],
+            exact=_unused,
+            field=_unused,
+        )
+        return {name: float(value) for name, value in values.items()}
 
     def _classify(self, vector: np.ndarray) -> dict[str, float]:
         problem = self._job.problem
-        parts = {
-            "train": problem.train_probe,
-            "test": (problem.test_inputs, problem.test_targets),
-        }
+        parts = problem.parts
         judged = {
             part: self._memory.judge(inputs.numpy(), targets.numpy(), margin=CLOSE_CALL)
             for part, (inputs, targets) in parts.items()
@@ -197,11 +197,15 @@ class _Member:
             predicted[close], classes = classes[:count], classes[count:]
 
 
+def _unused(*_: object) -> Tensor:
+    raise AssertionError("values need neither classes decided nor derivatives")
+
+
 def _task(own: Mapping[str, np.ndarray], job: Job) -> Task:
     """Say what a member minimises, and by which rule; its settings are single values."""
     decays = "weight_decay" in job.recipe.hyperparameters
     return Task(
-        loss="squared_error" if job.problem.num_signals else "cross_entropy",
+        loss="cross_entropy" if job.problem.num_classes else "squared_error",
         rule=str(own["optimizer"]),
         weight_decay=float(own["weight_decay"]) if decays else None,
         momentum=float(own["momentum"]),
