@@ -88,6 +88,11 @@ class Problem:
         What else is known of each signal, ``[signals]`` float64 each: an amplitude, a coefficient.
     equation
         The differential equation, where members solve one.
+    domains
+        Per training sample ``[n]``, int64: which part of the data it is from (a corruption, a
+        class, a writer); a member may train on one part alone. Empty where there are no parts.
+    domain_names
+        Names of the domains, by number.
     licence, source
         Of the data, for data cards: under which licence it is had, and from whom.
     """
@@ -103,6 +108,8 @@ class Problem:
     labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), repr=False)
     signal_columns: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     equation: Equation | None = None
+    domains: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), repr=False)
+    domain_names: tuple[str, ...] = ()
     licence: str = ""
     source: str = ""
 
@@ -159,6 +166,23 @@ class Problem:
     def targets_of(self, signal: int | None = None) -> Tensor:
         """Return the training targets ``[n, ...]`` of a member that fits ``signal``."""
         return self.train_targets if signal is None else self.train_targets[signal]
+
+    def samples_of_domain(self, domain: int) -> np.ndarray:
+        """Return the training samples of a part of the data, ascending, int64.
+
+        Raises
+        ------
+        InvalidConfigError
+            If there are none.
+        """
+        found = np.flatnonzero(self.domains.numpy() == domain)
+        if not len(found):
+            known = sorted(set(self.domains.tolist()))
+            raise InvalidConfigError(
+                f"Expected a domain of problem {self.name!r} ({known or 'it has none'}), got "
+                f"{domain}."
+            )
+        return found
 
     @property
     def train_probe(self) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,17 @@
 """Images as signals: one network per image maps a pixel's place to its value."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.problems.cifar import cifar10
 from zoo.problems.digits import digits
 from zoo.problems.idx import idx
+from zoo.problems.images import images
 from zoo.problems.problem import Problem
 
 
@@ -25,7 +29,14 @@ def pixel_grid(height: int, width: int) -> Tensor:
 
 
 def image_signals(
-    images: Tensor, labels: Tensor, *, name: str, config: dict[str, str], peak: float
+    images: Tensor,
+    labels: Tensor,
+    *,
+    name: str,
+    config: dict[str, Any],
+    peak: float,
+    licence: str = "",
+    source: str = "",
 ) -> Problem:
     """Make the problem of fitting every image by a network of its own.
 
@@ -35,7 +46,7 @@ def image_signals(
         ``[signals, y, x]`` or ``[signals, values, y, x]``, float32.
     labels
         What they show, ``[signals]`` int64.
-    name, config, peak
+    name, config, peak, licence, source
         As in :class:`~zoo.problems.Problem`.
     """
     planes = images if images.ndim == 4 else images[:, None]
@@ -50,6 +61,27 @@ def image_signals(
         num_classes=0,
         peak=peak,
         labels=labels,
+        licence=licence,
+        source=source,
+    )
+
+
+def pixel_signals(known: Problem) -> Problem:
+    """Take all images of a problem of classes, in [-1, 1], as signals: training images first.
+
+    Parameters
+    ----------
+    known
+        Its config's name, with ``-signals`` behind it, names the problem.
+    """
+    return image_signals(
+        torch.cat([known.train_inputs, known.test_inputs]),
+        torch.cat([known.train_targets, known.test_targets]),
+        name=known.name,
+        config=known.config | {"name": f"{known.config['name']}-signals"},
+        peak=2.0,
+        licence=known.licence,
+        source=known.source,
     )
 
 
@@ -70,8 +102,33 @@ def idx_signals(data: Path | None) -> Problem:
     MissingDataError, IDXFormatError
         As :func:`zoo.problems.idx` does.
     """
-    known = idx(data)
-    pixels = torch.cat([known.train_inputs, known.test_inputs])
-    labels = torch.cat([known.train_targets, known.test_targets])
-    config = {"name": "idx-signals"}
-    return image_signals(pixels, labels, name=known.name, config=config, peak=2.0)
+    return pixel_signals(idx(data))
+
+
+def cifar10_signals(data: Path | None, *, num_test: int = 0) -> Problem:
+    """Take all images of CIFAR-10 as signals in [-1, 1] of three values, training images first.
+
+    Parameters
+    ----------
+    num_test
+        As in :func:`zoo.problems.cifar10`; without a test batch, 1 or more takes all images.
+
+    Raises
+    ------
+    MissingDataError, CIFARFormatError
+        As :func:`zoo.problems.cifar10` does.
+    """
+    config = {"name": "cifar10-signals"} | ({"num_test": num_test} if num_test else {})
+    return replace(pixel_signals(cifar10(data, num_test=num_test)), config=config)
+
+
+def file_signals(
+    data: Path | None, *, grey: bool = False, train_every: int = 1, test_every: int = 1
+) -> Problem:
+    """Take classified image files as signals in [-1, 1], of three values or, if grey, of one.
+
+    Parameters and errors are those of :func:`zoo.problems.images`.
+    """
+    known = images(data, grey=grey, train_every=train_every, test_every=test_every)
+    options = {"grey": grey, "train_every": train_every, "test_every": test_every}
+    return replace(pixel_signals(known), config={"name": "image-signals"} | options)
