@@ -105,7 +105,9 @@ def corrupt(
         if name not in CORRUPTIONS:
             raise unknown_name("corruption", name, CORRUPTIONS)
         generator = torch.Generator().manual_seed(seed + place)
-        parts.append(CORRUPTIONS[name](images, severity, generator).view(known.train_inputs.shape))
+        parts.append(
+            CORRUPTIONS[name](images, severity, generator).reshape(known.train_inputs.shape)
+        )
     copies, samples = len(parts), len(images)
     options: dict[str, Any] = {"severity": severity, "seed": seed}
     return replace(
