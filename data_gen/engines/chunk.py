@@ -11,7 +11,7 @@ from data_gen.engines.evaluation import Evaluator
 from data_gen.engines.execution import StackedProgram, sections_of
 from data_gen.engines.graph import Program
 from data_gen.engines.losses import loss_slope
-from data_gen.engines.members import BlockResult, Samples, initial_vector, noisy_targets
+from data_gen.engines.members import MASK, BlockResult, Samples, initial_vector, noisy_targets
 from data_gen.engines.operators import Stack
 from data_gen.engines.optim import FlatOptimizer, clip
 from data_gen.engines.replay import Replay
@@ -121,6 +121,7 @@ class Chunk:
         self._batches = [np.zeros((0, 0), dtype=np.int64)] * len(slots)
         self._draws: list[np.random.Generator | None] = [None] * len(slots)
         self._own_targets = self._targets_by_slot()
+        self._mask_of_weights = self._masks_by_slot()
         self._prepare()
 
     def _targets_by_slot(self) -> Tensor | None:
@@ -139,6 +140,16 @@ class Chunk:
         ]
         return torch.from_numpy(np.stack(rows)).to(self._job.device)
 
+    def _masks_by_slot(self) -> Tensor | None:
+        """Return which weights may change ``[N, width]``, or ``None`` where all may."""
+        if MASK not in self._job.settings:
+            return None
+        masks = np.stack(list(self._job.settings[MASK][self._slots]))
+        found = torch.ones_like(self._weights)
+        trainable = self._job.space.num_trainable
+        found[:, :trainable] = torch.from_numpy(masks[:, :trainable]).to(found)
+        return found
+
     def _keep(self, rows: np.ndarray) -> None:
         """Let the other members go."""
         rows = np.concatenate([rows, np.zeros(0, dtype=np.int64)])
@@ -155,6 +166,8 @@ class Chunk:
         self._weights, self._states = self._weights[index], self._states[index]
         if self._own_targets is not None:
             self._own_targets = self._own_targets[index]
+        if self._mask_of_weights is not None:
+            self._mask_of_weights = self._mask_of_weights[index]
         self._optimizer.select(rows)
         self._prepare()
 
@@ -320,6 +333,9 @@ class Chunk:
         gradients, updates = self._differentiate(tensors, inputs, targets, stack)
         with torch.no_grad():
             self._gather_gradients(gradients)
+            if self._mask_of_weights is not None:
+                # No rule moves a weight that is 0 and has never had a gradient.
+                self._gradients.mul_(self._mask_of_weights)
             if self._limits is not None:
                 clip(self._gradients, self._limits)
             self._optimizer.update(self._weights, self._gradients)

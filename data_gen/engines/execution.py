@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_gen.engines.elementwise import in_memory_order
 from data_gen.engines.graph import Call, Program, Ref
-from data_gen.engines.operators import Stack, find_operator, in_memory_order
+from data_gen.engines.operators import Stack, find_operator
 
 
 def sections_of(kinds: Sequence[str]) -> list[tuple[str, int]]:

@@ -10,9 +10,21 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
-from data_gen.engines.operators import EXAMPLE_BATCH, aten, is_batched, is_elementwise
+from data_gen.engines.operators import (
+    EXAMPLE_BATCH,
+    RECURRENT,
+    Table,
+    aten,
+    is_batched,
+    is_elementwise,
+)
 from zoo.errors import TraceError
 from zoo.symmetry.export import export
+
+_CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)
+_ATTENTION = aten.scaled_dot_product_attention.default
+_SCORE_TENSORS = _GATE_TENSORS = 3
+"""Tensors of that size that a step holds at once."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +152,15 @@ class _Reader:
         }
         inputs: list[str | None] = []
         calls: list[Call] = []
+        tables: dict[int, Table] = {}
         results: Sequence[Node] = ()
         for node in self._exported.graph.nodes:
             if node.op == "placeholder":
                 self._index[node] = len(inputs)
-                inputs.append(names[node.name])
+                name = names[node.name]
+                if name in self._exported.constants:
+                    tables[len(inputs)] = Table.from_tensor(self._exported.constants[name])
+                inputs.append(name)
             elif node.op == "output":
                 results = node.args[0]
             elif node.op == "call_function":
@@ -152,7 +168,10 @@ class _Reader:
                 calls.append(self._call(node))
             else:
                 raise TraceError(f"Cannot run {node.op} {node.name!r} for a stack of members.")
-        return self._assemble(tuple(inputs), calls, results)
+        shared = [
+            Call(table, (Ref(inputs.index(None)),), (), place) for place, table in tables.items()
+        ]
+        return self._assemble(tuple(inputs), shared + calls, results)
 
     def _assemble(
         self, inputs: tuple[str | None, ...], calls: list[Call], results: Sequence[Node]
@@ -169,11 +188,15 @@ class _Reader:
 
     def _footprint(self) -> int:
         sizes = [_numel(node) for node in self._index if node.op == "call_function"]
-        windows = [_windows(node) for node in self._index if node.target is aten.conv2d.default]
-        return -(-(sum(sizes) + sum(windows)) // EXAMPLE_BATCH)
+        hidden = [_windows(node) for node in self._index if node.target in _CONVOLUTIONS]
+        hidden += [_scores(node) for node in self._index if node.target is _ATTENTION]
+        hidden += [_gates(node) for node in self._index if node.target in RECURRENT]
+        return -(-(sum(sizes) + sum(hidden)) // EXAMPLE_BATCH)
 
     def _call(self, node: Node) -> Call:
         args = self._refer(node.args)
+        if node.target in RECURRENT and all(map(_is_zeros, _flat(node.args[1]))):
+            args = (args[0], None, *args[2:])
         kwargs = tuple((key, self._refer(value)) for key, value in node.kwargs.items())
         return Call(node.target, args, kwargs, self._index[node])
 
@@ -186,7 +209,7 @@ class _Reader:
 
 
 def _numel(node: Node) -> int:
-    value = node.meta["val"]
+    value = node.meta.get("val")  # checks compute nothing
     return sum(each.numel() for each in ([value] if isinstance(value, Tensor) else value or ()))
 
 
@@ -195,6 +218,28 @@ def _windows(node: Node) -> int:
     batch, _, *positions = node.meta["val"].shape
     weight = node.all_input_nodes[1].meta["val"]
     return int(batch * prod(positions) * weight[0].numel())
+
+
+def _scores(node: Node) -> int:
+    """Count the numbers that attention computes in between: scores and weights, and their kin."""
+    query, key = (each.meta["val"] for each in node.all_input_nodes[:2])
+    return int(_SCORE_TENSORS * query[..., 0].numel() * key.shape[-2])
+
+
+def _gates(node: Node) -> int:
+    """Count the numbers that recurrent layers compute in between, layer by layer."""
+    states = node.meta["val"][0]
+    weights = [each.meta["val"] for each in _flat(node.args[2])]
+    rows = sum(weight.shape[0] for weight in weights if weight.ndim == 2)
+    return int(_GATE_TENSORS * states[..., 0].numel() * rows)
+
+
+def _flat(value: Any) -> list[Node]:
+    return [value] if isinstance(value, Node) else list(value)
+
+
+def _is_zeros(node: Node) -> bool:
+    return node.target is aten.zeros.default
 
 
 def _live(calls: list[Call], wanted: list[Ref]) -> list[Call]:

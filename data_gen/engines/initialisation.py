@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from data_gen.streams import Purpose, stream
-from zoo.errors import InvalidConfigError, unknown_name
+from zoo.errors import unknown_name
 from zoo.space import TensorSpec, WeightSpace
 
 OMEGA = 30.0
@@ -67,6 +67,18 @@ def _plain_uniform(
     return _uniform(rng, shape, sqrt(3) * std)
 
 
+def _unit_uniform(
+    rng: np.random.Generator, shape: tuple[int, ...], _: Fan, __: float
+) -> np.ndarray:
+    """Draw from [0, 1), as ``torch.nn.init.uniform_`` does by default."""
+    return rng.random(shape)
+
+
+def _unit_normal(rng: np.random.Generator, shape: tuple[int, ...], _: Fan, __: float) -> np.ndarray:
+    """Draw standard normal numbers, as ``torch.nn.init.normal_`` does by default."""
+    return rng.standard_normal(shape)
+
+
 def _plain_normal(
     rng: np.random.Generator, shape: tuple[int, ...], _: Fan, std: float
 ) -> np.ndarray:
@@ -116,6 +128,8 @@ SCHEMES: dict[str, Scheme] = {
     "normal": _plain_normal,
     "uniform": _plain_uniform,
     "truncated_normal": _truncated_normal,
+    "unit_uniform": _unit_uniform,
+    "unit_normal": _unit_normal,
     "orthogonal": _orthogonal,
     "siren": _siren,
 }
@@ -126,6 +140,10 @@ argument is a standard deviation, or the frequency for ``siren``.
 """
 
 _DRAWN_BIASES = ("default", "siren")
+_SPREAD_SCHEMES = ("normal", "uniform", "truncated_normal")
+"""Schemes that take their standard deviation as an argument."""
+_EMBEDDING_STD, _ADDED_STD = 1.0, 0.02
+"""Of tables of tokens, as in ``torch.nn.Embedding``; of learned positions and extra tokens."""
 _CONSTANT_ROLES = {"gain": 1.0, "shift": 0.0, "mean": 0.0, "variance": 1.0}
 
 
@@ -159,12 +177,18 @@ def initialise(
     scale: float = 1.0,
     std: float = 0.1,
     omega: float = OMEGA,
+    bias: float = 0.0,
 ) -> np.ndarray:
     """Draw one member's initial vector.
 
     Weights follow ``scheme``. Biases are drawn for ``default`` and ``siren`` (uniform, bounded by
-    the fan-in of their layer's weight, as torch does) and are zero otherwise. Gains are 1, shifts
-    0, running means 0, running variances 1.
+    the fan-in of their layer's weight, as torch does) and are ``bias`` otherwise. Gains are 1,
+    shifts 0, running means 0, running variances 1. With ``default``, all of a recurrent layer is
+    uniform with the fan-in of its hidden units, as in torch.
+
+    Tables of tokens are standard normal as in ``torch.nn.Embedding``; parameters that belong to no
+    layer (learned positions, extra tokens) are normal with standard deviation 0.02 [1]_. Schemes
+    that take ``std`` hold for both as for weights, so that ``normal`` with 0.02 is GPT-2's.
 
     Parameters
     ----------
@@ -178,23 +202,37 @@ def initialise(
         Standard deviation, for the schemes that have no fan.
     omega
         Frequency, for the scheme ``siren``.
+    bias
+        Biases that are not drawn.
 
     Returns
     -------
     np.ndarray
         ``[P]``, float32.
 
-    Raises
-    ------
-    InvalidConfigError
-        If a parameter is neither weight, bias, gain nor shift.
+    References
+    ----------
+    .. [1] Touvron et al., "Training data-efficient image transformers & distillation through
+       attention", ICML 2021.
     """
     if scheme not in SCHEMES:
         raise unknown_name("initialisation", scheme, SCHEMES)
     rng = stream(seed, Purpose.INIT)
-    fans = {tensor.layer: fan_of(tensor) for tensor in space.tensors if tensor.role == "weight"}
+    weights = [tensor for tensor in space.tensors if tensor.role == "weight"]
+    fans = {tensor.layer: fan_of(tensor) for tensor in weights}
+    layers = [tensor.layer for tensor in weights]
+    recurrent = {layer for layer in fans if layers.count(layer) > 1}
     spread = omega if scheme == "siren" else std
-    parts = [_initial(tensor, rng, fans, scheme, spread, scale) for tensor in space.tensors]
+
+    parts = []
+    for tensor in space.tensors:
+        if tensor.role == "weight" and tensor.layer in recurrent and scheme == "default":
+            part = _default(rng, tensor.shape, fans[tensor.layer], spread) * scale
+        elif tensor.role == "bias" and not (scheme in _DRAWN_BIASES and tensor.layer in fans):
+            part = np.full(tensor.shape, 0.0 if scheme in _DRAWN_BIASES else bias)
+        else:
+            part = _initial(tensor, rng, fans, scheme, spread, scale)
+        parts.append(part)
     return np.concatenate([part.reshape(-1) for part in parts]).astype(np.float32)
 
 
@@ -208,17 +246,20 @@ def _initial(
 ) -> np.ndarray:
     if tensor.role in _CONSTANT_ROLES:
         return np.full(tensor.shape, _CONSTANT_ROLES[tensor.role])
+    if tensor.role == "other" or _is_table(tensor):
+        std = _EMBEDDING_STD if tensor.role == "weight" else _ADDED_STD
+        if scheme in _SPREAD_SCHEMES:
+            return SCHEMES[scheme](rng, tensor.shape, fan_of(tensor), spread) * scale
+        return rng.standard_normal(tensor.shape) * std * scale
     if tensor.role == "weight":
         return SCHEMES[scheme](rng, tensor.shape, fan_of(tensor), spread) * scale
-    drawn = scheme in _DRAWN_BIASES and tensor.layer in fans
-    if tensor.role == "bias" and not drawn:
-        return np.zeros(tensor.shape)
-    if tensor.role == "bias":
-        return _default(rng, tensor.shape, fans[tensor.layer], spread) * scale
-    raise InvalidConfigError(
-        f"There is no initialisation for {tensor.name!r} of role {tensor.role!r}; "
-        "only weights, biases, gains and shifts have one."
-    )
+    return _default(rng, tensor.shape, fans[tensor.layer], spread) * scale
+
+
+def _is_table(tensor: TensorSpec) -> bool:
+    """Whether a weight has a row per token."""
+    first = tensor.axes[0]
+    return first.pin == "input" and first.label.startswith("token of ")
 
 
 def _uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> np.ndarray:

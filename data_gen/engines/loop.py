@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from data_gen.engines.losses import training_loss
 from data_gen.engines.members import (
+    MASK,
     BlockResult,
-    Samples,
     initial_vector,
     noisy_targets,
     overrides,
+    samples_of,
     settings_of,
     signals_of,
 )
@@ -96,18 +97,14 @@ class _Member:
         self._module = build(to_dict(recipe.network) | overrides(settings, recipe, position))
         vector = torch.from_numpy(initial_vector(recipe, space, settings, position))
         self._module.load_state_dict(space.state_dict(vector), strict=False)
-        self._samples = Samples(
-            seed=self._seed,
-            num_samples=len(problem.train_inputs),
-            data_fraction=float(own["data_fraction"]),
-            batch_size=int(own["batch_size"]),
-        )
+        self._samples = samples_of(problem, settings, position)
         self._targets = problem.targets_of(signal)
         if own["label_noise"] > 0:
             noisy = noisy_targets(
                 self._targets.numpy(), problem.num_classes, self._seed, own["label_noise"]
             )
             self._targets = torch.from_numpy(noisy)
+        self._masks = _masks(space, own.get(MASK))
         self._optimizer = _optimizer(self._module, own)
         self._schedule = self._make_schedule()
 
@@ -136,6 +133,9 @@ class _Member:
     def _step(self, batch: Tensor) -> None:
         self._optimizer.zero_grad()
         torch.autograd.backward(self._loss(batch))
+        for name, parameter in self._module.named_parameters():
+            if name in self._masks and parameter.grad is not None:
+                parameter.grad.mul_(self._masks[name])
         if self._own["clip_norm"] > 0:
             nn.utils.clip_grad_norm_(self._module.parameters(), float(self._own["clip_norm"]))
         self._optimizer.step()
@@ -171,6 +171,11 @@ class _Member:
             # A member without dropout draws nothing, whatever engine trains it.
             if isinstance(module, Dropout):
                 module.draw = draw if module.p > 0 else None
+
+
+def _masks(space: WeightSpace, mask: np.ndarray | None) -> dict[str, Tensor]:
+    """Return which entries may change, by parameter; none where all may."""
+    return {} if mask is None else space.state_dict(torch.from_numpy(mask))
 
 
 def _optimizer(module: nn.Module, own: Mapping[str, object]) -> torch.optim.Optimizer:

@@ -15,6 +15,10 @@ from zoo.networks import to_dict
 from zoo.problems import METRICS, Problem
 from zoo.space import WeightSpace
 
+START = "start"
+"""Setting with the vectors that members begin from, ``[n]`` objects ``[P]`` float32."""
+MASK = "mask"
+"""Setting that says which entries of a member may differ from 0, ``[n]`` objects ``[P]`` bool."""
 _CLASS_SETTINGS = ("label_noise", "temperature")
 
 
@@ -93,13 +97,19 @@ def settings_of(
             settings[name] = hyperparameters[name]
         elif default is not None:
             settings[name] = as_column(name, [default] * num_members)
-    return settings
+    stored = {name: hyperparameters[name] for name in (START, MASK) if name in hyperparameters}
+    return settings | stored
 
 
 def initial_vector(
     recipe: Recipe, space: WeightSpace, settings: Mapping[str, np.ndarray], position: int
 ) -> np.ndarray:
-    """Draw a member's initial vector ``[P]``, float32: the same whatever engine trains it."""
+    """Return a member's initial vector ``[P]``, float32: the same whatever engine trains it.
+
+    It is drawn, unless the member begins from a stored one.
+    """
+    if START in settings:
+        return np.array(settings[START][position], dtype=np.float32)
     return initialise(
         space,
         int(settings["seed"][position]),
@@ -107,6 +117,7 @@ def initial_vector(
         scale=float(settings["init_scale"][position]),
         std=float(settings["init_std"][position]),
         omega=float(getattr(recipe.network, "omega", OMEGA)),
+        bias=float(settings["init_bias"][position]),
     )
 
 
@@ -141,7 +152,28 @@ def overrides(
     return {name: settings[name][position] for name in recipe.network_columns}
 
 
-@dataclass(frozen=True, kw_only=True)
+def samples_of(
+    problem: Problem, settings: Mapping[str, np.ndarray], position: int
+) -> "Samples":
+    """Say which training samples a member sees.
+
+    Raises
+    ------
+    InvalidConfigError
+        If its domain has no samples.
+    """
+    domain = int(settings["domain"][position])
+    pool = None if domain < 0 else problem.samples_of_domain(domain)
+    return Samples(
+        seed=int(settings["seed"][position]),
+        num_samples=len(problem.train_inputs) if pool is None else len(pool),
+        data_fraction=float(settings["data_fraction"][position]),
+        batch_size=int(settings["batch_size"][position]),
+        pool=pool,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
     """Which training samples a member sees, and in which order.
 
@@ -154,15 +186,18 @@ class Samples:
     seed
         The member's.
     num_samples
-        Samples of the training set.
+        Samples of the training set, or of the pool.
     data_fraction, batch_size
         The member's; a batch never exceeds the subset.
+    pool
+        Indices ``[num_samples]`` of those that it may see, ascending; by default all.
     """
 
     seed: int
     num_samples: int
     data_fraction: float
     batch_size: int
+    pool: np.ndarray | None = None
 
     @cached_property
     def num_used(self) -> int:
@@ -187,10 +222,11 @@ class Samples:
     @cached_property
     def subset(self) -> np.ndarray:
         """Indices of the subset, ascending, int64."""
+        pool = np.arange(self.num_samples) if self.pool is None else self.pool
         if self.num_used == self.num_samples:
-            return np.arange(self.num_samples)
+            return pool
         order = stream(self.seed, Purpose.SUBSET).permutation(self.num_samples)
-        return np.sort(order[: self.num_used])
+        return pool[np.sort(order[: self.num_used])]
 
     def epoch(self, epoch: int) -> np.ndarray:
         """Batches of one epoch (the first is 0): sample indices ``[steps, batch]``, int64."""

@@ -4,29 +4,29 @@ Every tensor is ``[N, *shape]`` where ATen would have ``shape``: weights ``[N, o
 activations ``[N, batch, ...]``. In memory samples come last (see
 :mod:`data_gen.engines.products`); the axes are in the usual order nevertheless.
 
-A member's numbers must not depend on its neighbours. Kernels of ATen treat the last ``numel % 32``
-entries of an elementwise pass by scalar code, which may round otherwise than its vector code; where
-that can happen the pass is padded. Batched products compute each member by itself, given aligned
-matrices, and a convolution is one product over all its windows: grouped convolutions are as fast,
-yet round differently from slot to slot.
+A member's numbers must not depend on its neighbours: see :mod:`data_gen.engines.elementwise`.
+Batched products compute each member by itself, given aligned matrices, and a convolution is one
+product over all its windows: grouped convolutions are as fast, yet round differently from slot to
+slot.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from data_gen.engines.products import conv2d, linear
+from data_gen.engines.elementwise import apply_exact, apply_rounded, sine
+from data_gen.engines.products import conv1d, conv2d, linear
+from data_gen.engines.recurrence import KINDS, recurrent
+from data_gen.engines.sequences import attention, embedding, layer_norm, softmax
 
 EXAMPLE_BATCH = 7
 """Samples of the input that graphs are captured with; a leading 7 stands for the batch."""
-
-_LANES = 32
-"""Entries that the widest unrolled vector loop takes at once (two AVX-512 registers)."""
 
 aten: Any = torch.ops.aten
 
@@ -49,6 +49,38 @@ class Stack:
 
 
 Operator = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """An operator without arguments: a tensor of the network that no member owns.
+
+    Parameters
+    ----------
+    dtype, shape, data
+        Of the tensor, as NumPy has them.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def from_tensor(cls, tensor: Tensor) -> Self:
+        """Keep a tensor."""
+        array = tensor.detach().cpu().numpy()
+        return cls(str(array.dtype), array.shape, array.tobytes())
+
+    def __call__(self, _: Stack, inputs: Tensor) -> Tensor:
+        """Return the tensor for every member of the stack whose input is given."""
+        value = _on_device(self, inputs.device)
+        return value.expand(len(inputs), *value.shape)
+
+
+@lru_cache
+def _on_device(table: Table, device: torch.device) -> Tensor:
+    array = np.frombuffer(table.data, dtype=table.dtype).reshape(table.shape)
+    return torch.from_numpy(array.copy()).to(device)
 
 
 # ---- normalisation, pooling, dropout ------------------------------------------------------------
@@ -124,60 +156,17 @@ def _dropout(
 
 
 # ---- elementwise --------------------------------------------------------------------------------
-def in_memory_order(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Return ``x`` contiguous, its axes as they lie in memory; also the way back."""
-    strides = x.stride()
-    axes = [0, *sorted(range(1, x.ndim), key=lambda axis: -strides[axis])]
-    back = [axes.index(axis) for axis in range(x.ndim)]
-    return x.permute(axes).contiguous(), lambda y: y.permute(back)
-
-
-class _Settle(torch.autograd.Function):
-    """Identity; its gradient is contiguous, so that what follows runs the same code everywhere."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.contiguous()
-
-
 def _elementwise(function: Callable[..., Tensor], _: Stack, x: Tensor, *args: Any) -> Tensor:
-    """Apply a function entry by entry so that the place of an entry cannot change its rounding."""
-    plain, restore = in_memory_order(x)
-    if plain.numel() % _LANES == 0:
-        settled: Tensor = _Settle.apply(function(plain, *args))  # type: ignore[no-untyped-call]
-        return restore(settled)
-    flat = plain.flatten()
-    padded = functional.pad(flat, (0, -flat.numel() % _LANES))
-    return restore(function(padded, *args)[: flat.numel()].view(plain.shape))
+    return apply_rounded(function, x, *args)
 
 
-class _SineFunction(torch.autograd.Function):
-    """``sin``, whose gradient is formed in one new tensor."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return torch.sin(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return torch.cos(x).mul_(gradient)
+def _exact(function: Callable[..., Tensor], _: Stack, x: Tensor, *args: Any) -> Tensor:
+    return apply_exact(function, x, *args)
 
 
-def _sine(x: Tensor) -> Tensor:
-    output: Tensor = _SineFunction.apply(x)  # type: ignore[no-untyped-call]
-    return output
-
-
-def _exact(function: Callable[..., Tensor], stack: Stack, x: Tensor, *args: Any) -> Tensor:
-    """Apply a function that rounds at most once, so that scalar and vector code agree."""
-    plain, restore = in_memory_order(x)
-    return restore(function(plain, *args))
+def _like(function: Callable[..., Tensor], _: Stack, x: Tensor, **kwargs: Any) -> Tensor:
+    """Make or convert a tensor of the same shape."""
+    return function(x, **kwargs)
 
 
 def _binary(function: Callable[..., Tensor], stack: Stack, x: Any, y: Any, **kwargs: Any) -> Tensor:
@@ -190,6 +179,10 @@ def _raise_rank(value: Any, rank: int) -> Any:
     if not isinstance(value, Tensor) or value.ndim in (0, rank):
         return value
     return value.reshape(value.shape[0], *[1] * (rank - value.ndim), *value.shape[1:])
+
+
+_SAMPLES, _ROWS = 1, 4
+"""Axis of the samples; axes where each sample has rows of features."""
 
 
 # ---- shapes -------------------------------------------------------------------------------------
@@ -213,24 +206,90 @@ def _global_average(_: Stack, x: Tensor, size: Sequence[int]) -> Tensor:
     return _per_sample(functional.adaptive_avg_pool2d)(_, x, size)  # type: ignore[no-any-return]
 
 
+def _sum(_: Stack, x: Tensor, dims: Sequence[int], keepdim: bool = False) -> Tensor:  # noqa: FBT001, FBT002
+    return x.sum([_shift(dim) for dim in dims], keepdim)
+
+
+def _slice(
+    _: Stack,
+    x: Tensor,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> Tensor:
+    index = [slice(None)] * x.ndim
+    index[_shift(dim)] = slice(start, end, step)
+    return x[tuple(index)]
+
+
+def _select(_: Stack, x: Tensor, dim: int, index: int) -> Tensor:
+    return x.select(_shift(dim), index)
+
+
+def _unsqueeze(_: Stack, x: Tensor, dim: int) -> Tensor:
+    return x.unsqueeze(_shift(dim))
+
+
+def _expand(stack: Stack, x: Tensor, shape: Sequence[int], **_: Any) -> Tensor:
+    lead = stack.batch if shape[0] == EXAMPLE_BATCH else shape[0]
+    raised: Tensor = _raise_rank(x, len(shape) + 1)
+    return raised.expand(x.shape[0], lead, *shape[1:])
+
+
+def _cat(_: Stack, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join tensors; samples stay last in memory where there is one vector or map for each."""
+    axis = _shift(dim) % tensors[0].ndim
+    if tensors[0].ndim == _ROWS:
+        return torch.cat(list(tensors), axis)
+    last = [tensor.movedim(_SAMPLES, -1) for tensor in tensors]
+    return torch.cat(last, axis - 1 if axis > _SAMPLES else -1).movedim(-1, _SAMPLES)
+
+
+def _pad(
+    _: Stack, x: Tensor, widths: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Tensor:
+    """Pad the last axes; samples stay last in memory."""
+    if mode != "constant":
+        return _mapped(aten.pad.default, _, x, widths, mode, value)  # type: ignore[no-any-return]
+    return _constant_pad(_, x, widths, value or 0.0)
+
+
+def _constant_pad(_: Stack, x: Tensor, widths: Sequence[int], value: float = 0.0) -> Tensor:
+    last = x.movedim(_SAMPLES, -1)
+    return functional.pad(last, (0, 0, *widths), value=value).movedim(-1, _SAMPLES)
+
+
 def _permute(_: Stack, x: Tensor, dims: Sequence[int]) -> Tensor:
     return x.permute(0, *[dim % (x.ndim - 1) + 1 for dim in dims])
 
 
 def _transpose(_: Stack, x: Tensor, first: int, second: int) -> Tensor:
-    return x.transpose(_shift(first), _shift(second))
+    """Exchange axes; rows of features, as tokens, lie with their features last from here on."""
+    output = x.transpose(_shift(first), _shift(second))
+    return output.contiguous() if output.ndim == _ROWS else output
 
 
 def _identity(_: Stack, x: Tensor, **__: Any) -> Tensor:
     return x
 
 
-def _without_stack(function: Callable[..., Tensor]) -> Operator:
+def _without_stack(function: Callable[..., Any]) -> Operator:
     return lambda _, *args, **kwargs: function(*args, **kwargs)
 
 
 # ---- the table ----------------------------------------------------------------------------------
-_EXACT = (aten.relu.default, aten.leaky_relu.default, aten.neg.default, aten.abs.default)
+_EXACT = (
+    aten.relu.default,
+    aten.leaky_relu.default,
+    aten.neg.default,
+    aten.abs.default,
+    aten.clamp.default,
+    aten.sqrt.default,
+    aten.eq.Scalar,
+    aten.ne.Scalar,
+    aten.rsub.Scalar,
+)
 _ROUNDED = (
     aten.gelu.default,
     aten.tanh.default,
@@ -241,6 +300,7 @@ _ROUNDED = (
     aten.elu.default,
     aten.softplus.default,
 )
+_COPIES = (aten.zeros_like.default, aten.ones_like.default, aten._to_copy.default)
 _BINARY = (
     aten.add.Tensor,
     aten.sub.Tensor,
@@ -252,9 +312,17 @@ _BINARY = (
     aten.div.Scalar,
 )
 
+RECURRENT: dict[Any, str] = {getattr(aten, kind).input: kind for kind in KINDS}
+"""Kind of cell of each recurrent operator."""
+
 _TABLE: dict[Any, Operator] = {
     aten.linear.default: _without_stack(linear),
     aten.conv2d.default: _without_stack(conv2d),
+    aten.conv1d.default: _without_stack(conv1d),
+    aten.embedding.default: _without_stack(embedding),
+    aten.layer_norm.default: _without_stack(layer_norm),
+    aten.softmax.int: _without_stack(softmax),
+    aten.scaled_dot_product_attention.default: _without_stack(attention),
     aten._native_batch_norm_legit_functional.default: _batch_norm_training,
     aten._native_batch_norm_legit_no_training.default: _batch_norm_evaluation,
     aten.adaptive_avg_pool2d.default: _global_average,
@@ -265,6 +333,14 @@ _TABLE: dict[Any, Operator] = {
     aten.reshape.default: _view,
     aten._unsafe_view.default: _view,
     aten.mean.dim: _mean,
+    aten.sum.dim_IntList: _sum,
+    aten.slice.Tensor: _slice,
+    aten.select.int: _select,
+    aten.unsqueeze.default: _unsqueeze,
+    aten.expand.default: _expand,
+    aten.cat.default: _cat,
+    aten.pad.default: _pad,
+    aten.constant_pad_nd.default: _constant_pad,
     aten.permute.default: _permute,
     aten.transpose.int: _transpose,
     aten.clone.default: _identity,
@@ -273,7 +349,9 @@ _TABLE: dict[Any, Operator] = {
     aten.alias.default: _identity,
     **{target: partial(_exact, target) for target in _EXACT},
     **{target: partial(_elementwise, target) for target in _ROUNDED},
-    aten.sin.default: partial(_elementwise, _sine),
+    aten.sin.default: partial(_elementwise, sine),
+    **{target: partial(_like, target) for target in _COPIES},
+    **{target: _without_stack(partial(recurrent, kind)) for target, kind in RECURRENT.items()},
     **{target: partial(_binary, target) for target in _BINARY},
 }
 
@@ -285,11 +363,14 @@ def is_elementwise(target: Any) -> bool:
 
 def is_batched(target: Any) -> bool:
     """Whether the table has a batched form, which treats each member by itself."""
-    return target in _TABLE or "getitem" in str(target)
+    known = target in _TABLE or isinstance(target, Table)
+    return known or "getitem" in str(target)
 
 
 def find_operator(target: Any) -> Operator:
     """Return what runs an ATen operator for a stack: the table's, or ``torch.func.vmap`` of it."""
+    if isinstance(target, Table):
+        return target
     return _TABLE.get(target) or partial(_mapped, target)
 
 

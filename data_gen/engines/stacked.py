@@ -12,7 +12,13 @@ import torch
 
 from data_gen.engines.chunk import MIN_SLOTS, Chunk, Job
 from data_gen.engines.graph import Program, capture, scale_weights
-from data_gen.engines.members import BlockResult, Samples, settings_of, signals_of
+from data_gen.engines.members import (
+    BlockResult,
+    Samples,
+    samples_of,
+    settings_of,
+    signals_of,
+)
 from data_gen.engines.memory import fitting_members, keep_freed_memory
 from data_gen.engines.operators import EXAMPLE_BATCH
 from data_gen.hyperparameters import HYPERPARAMETERS
@@ -72,7 +78,7 @@ class StackedEngine:
         result = BlockResult.empty(
             len(members), len(recipe.checkpoints), space.num_parameters, metrics=problem.metrics
         )
-        samples = _samples(settings, len(problem.train_inputs))
+        samples = [samples_of(problem, settings, k) for k in range(len(members))]
         programs = _Programs(recipe)
         job = Job(
             recipe=recipe,
@@ -153,20 +159,6 @@ def _largest_batch(recipe: Recipe) -> int:
     sizes = recipe.hyperparameters.get("batch_size")
     support = (HYPERPARAMETERS["batch_size"].default,) if sizes is None else sizes.support
     return max(int(size or 1) for size in support)
-
-
-def _samples(settings: Mapping[str, np.ndarray], num_samples: int) -> list[Samples]:
-    return [
-        Samples(
-            seed=int(seed),
-            num_samples=num_samples,
-            data_fraction=float(fraction),
-            batch_size=int(batch_size),
-        )
-        for seed, fraction, batch_size in zip(
-            settings["seed"], settings["data_fraction"], settings["batch_size"], strict=True
-        )
-    ]
 
 
 def _cohorts(

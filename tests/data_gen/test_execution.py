@@ -24,7 +24,7 @@ _MODULES = {
         (2, 7, 5),
     ),
     "pool": (_net(nn.Conv2d(2, 5, 2), nn.AvgPool2d(2), nn.Sigmoid()), (2, 5, 7)),
-    "no form of its own": (_net(nn.Linear(5, 3), nn.LayerNorm(3), nn.Linear(3, 2)), (5,)),
+    "no form of its own": (_net(nn.Linear(5, 4), nn.GroupNorm(2, 4), nn.Linear(4, 3)), (5,)),
     "grouped": (_net(nn.Conv2d(4, 6, 3, groups=2), nn.ReLU()), (4, 5, 5)),
 }
 

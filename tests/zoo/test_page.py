@@ -8,6 +8,7 @@ import pytest
 
 import zoo
 from zoo.page import figures, write_page
+from zoo.page.score import score_of
 from zoo.testing import tiny_population, tiny_spec, write_tiny_block
 
 
@@ -33,9 +34,9 @@ def predictions(tmp_path):
 def test_every_panel_is_titled_captioned_and_has_labelled_axes(tiny):
     panels = figures.panels(tiny[tiny.populations[0]])
     assert [panel.title for panel in panels] == [
-        "Accuracy",
+        "Test accuracy",
         "Learning curves",
-        "Hyper-parameters against accuracy",
+        "Hyper-parameters against test accuracy",
         "Weight space",
     ]
     for panel in panels:
@@ -50,12 +51,12 @@ def test_pca_agrees_with_the_singular_value_decomposition(tiny):
     population = tiny[tiny.populations[0]]
     weights = population.weights().astype(np.float64)
     _, singular, right = np.linalg.svd(weights - weights.mean(0), full_matrices=False)
-    trace = figures.pca(population).figure.data[0]
+    trace = figures.pca(population, score_of(population)).figure.data[0]
     scores = (weights - weights.mean(0)) @ right[:2].T
     np.testing.assert_allclose(np.abs(trace.x), np.abs(scores[:, 0]), atol=1e-6)
     np.testing.assert_allclose(np.abs(trace.y), np.abs(scores[:, 1]), atol=1e-6)
     share = singular[0] ** 2 / (singular**2).sum()
-    assert f"{share:.1%}" in figures.pca(population).figure.layout.xaxis.title.text
+    assert f"{share:.1%}" in figures.pca(population, score_of(population)).figure.layout.xaxis.title.text
 
 
 def test_predictions_show_the_test_part_only(predictions):

@@ -1,7 +1,7 @@
 """The architectures that recipes use: a frozen configuration each, built into a plain module."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -10,17 +10,24 @@ from zoo.errors import InvalidConfigError, unknown_name
 from zoo.networks.activation import ACTIVATIONS, Activation
 from zoo.networks.actor_critic import ActorCritic, ActorCriticConfig
 from zoo.networks.cnn import CNN, CNNConfig
+from zoo.networks.config_fields import written
 from zoo.networks.dropout import Dropout
+from zoo.networks.fcn import FCN, FCNConfig
 from zoo.networks.lenet import LeNet, LeNetConfig
 from zoo.networks.mlp import MLP, MLPConfig
+from zoo.networks.recurrent import Recurrent, RecurrentConfig
 from zoo.networks.resnet import ResNet, ResNetConfig
 from zoo.networks.siren import Siren, SirenConfig
 from zoo.networks.tandem import Tandem, TandemConfig
+from zoo.networks.transformer import Transformer, TransformerConfig
+from zoo.networks.vit import ViT, ViTConfig
+from zoo.networks.wild_cnn import WildCNN, WildCNNConfig
 
 __all__ = [
     "ACTIVATIONS",
     "CNN",
     "FACTORY",
+    "FCN",
     "MLP",
     "NETWORKS",
     "UNKNOWN",
@@ -29,16 +36,25 @@ __all__ = [
     "ActorCriticConfig",
     "CNNConfig",
     "Dropout",
+    "FCNConfig",
     "LeNet",
     "LeNetConfig",
     "MLPConfig",
     "NetworkConfig",
+    "Recurrent",
+    "RecurrentConfig",
     "ResNet",
     "ResNetConfig",
     "Siren",
     "SirenConfig",
     "Tandem",
     "TandemConfig",
+    "Transformer",
+    "TransformerConfig",
+    "ViT",
+    "ViTConfig",
+    "WildCNN",
+    "WildCNNConfig",
     "build",
     "example_input",
     "from_dict",
@@ -70,6 +86,11 @@ NETWORKS: dict[str, type[Any]] = {
         SirenConfig,
         TandemConfig,
         ActorCriticConfig,
+        WildCNNConfig,
+        ViTConfig,
+        TransformerConfig,
+        RecurrentConfig,
+        FCNConfig,
     )
 }
 
@@ -86,7 +107,7 @@ FACTORY: dict[str, Any] = {"name": "factory"}
 
 def to_dict(config: NetworkConfig) -> dict[str, Any]:
     """Turn a configuration into plain values, with its name; :func:`from_dict` turns it back."""
-    values: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
+    values = {each.name: getattr(config, each.name) for each in written(config)}
     return {"name": config.name} | {
         key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
     }

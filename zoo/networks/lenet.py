@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from zoo.errors import InvalidConfigError
 from zoo.networks.activation import Activation
+from zoo.networks.config_fields import added
 from zoo.networks.dropout import Dropout
 
 
@@ -35,6 +36,9 @@ class LeNetConfig:
         Probability after each activation.
     conv_bias
         Whether convolutions have a bias.
+    undropped
+        Layers whose activation no dropout follows, counted from 0, hidden linear layers after
+        convolutions.
 
     References
     ----------
@@ -57,6 +61,7 @@ class LeNetConfig:
     activation: str = "relu"
     dropout: float = 0.0
     conv_bias: bool = True
+    undropped: tuple[int, ...] = added(())
 
     def __post_init__(self) -> None:
         layers = len(self.channels)
@@ -69,6 +74,12 @@ class LeNetConfig:
             raise InvalidConfigError(
                 f"Images of {self.image_size} pixels are too small: the feature maps would have "
                 f"sides of {', '.join(map(str, self.sizes))}. Use fewer layers or padding."
+            )
+
+        if not set(self.undropped) <= set(range(layers + len(self.hidden))):
+            raise InvalidConfigError(
+                f"Expected layers below {layers + len(self.hidden)} in undropped, "
+                f"got {self.undropped}."
             )
 
     @property
@@ -125,19 +136,24 @@ class LeNet(nn.Module):
         self.averages = config.head == "pool"
         self.activation = Activation(config.activation)
         self.dropout = Dropout(config.dropout)
+        self.undropped = config.undropped
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute the outputs (logits, where a classifier)."""
         maps = inputs
-        for conv, pool in zip(self.convs, self.pools, strict=True):
+        for layer, (conv, pool) in enumerate(zip(self.convs, self.pools, strict=True)):
             maps = conv(maps)
             if pool > 1:
                 maps = functional.max_pool2d(maps, pool)
-            maps = self.dropout(self.activation(maps))
+            maps = self._activate(layer, maps)
         if self.averages:
             maps = functional.adaptive_avg_pool2d(maps, 1)
         hidden = maps.flatten(1)
-        for linear in self.linears[:-1]:
-            hidden = self.dropout(self.activation(linear(hidden)))
+        for layer, linear in enumerate(self.linears[:-1], start=len(self.convs)):
+            hidden = self._activate(layer, linear(hidden))
         output: Tensor = self.linears[-1](hidden)
         return output
+
+    def _activate(self, layer: int, values: Tensor) -> Tensor:
+        active: Tensor = self.activation(values)
+        return active if layer in self.undropped else self.dropout(active)

@@ -1,6 +1,7 @@
 """Multi-layer perceptrons."""
 
 from dataclasses import dataclass
+from math import pi
 from typing import ClassVar
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from zoo.errors import InvalidConfigError
 from zoo.networks.activation import Activation
+from zoo.networks.config_fields import added
 from zoo.networks.dropout import Dropout
 
 
@@ -25,6 +27,14 @@ class MLPConfig:
         Probability after each hidden activation.
     batch_norm
         Normalise each hidden layer before its activation.
+    fourier_bands
+        Frequencies that each input is encoded by before the first layer [1]_ (Eq. 4): sine and
+        cosine of ``pi``, ``2 pi``, ``4 pi``, ... times it; 0 leaves inputs as they are.
+
+    References
+    ----------
+    .. [1] Mildenhall et al., "NeRF: Representing Scenes as Neural Radiance Fields for View
+       Synthesis", ECCV 2020.
     """
 
     name: ClassVar[str] = "mlp"
@@ -35,9 +45,11 @@ class MLPConfig:
     activation: str = "relu"
     dropout: float = 0.0
     batch_norm: bool = False
+    fourier_bands: int = added(0)
 
     def __post_init__(self) -> None:
-        if min(self.in_features, self.out_features, *self.hidden) < 1:
+        widths = (self.in_features, self.out_features, *self.hidden)
+        if min(widths) < 1 or self.fourier_bands < 0:
             raise InvalidConfigError(f"Expected positive widths, got {self}.")
 
     def build(self) -> nn.Module:
@@ -56,6 +68,9 @@ class MLP(nn.Module):
         super().__init__()
         widths = [config.in_features, *config.hidden]
         layers: list[nn.Module] = [nn.Flatten()]
+        if config.fourier_bands:
+            layers.append(FourierFeatures(config.fourier_bands))
+            widths[0] *= 2 * config.fourier_bands
         for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
             layers.append(nn.Linear(fan_in, fan_out))
             if config.batch_norm:
@@ -68,3 +83,18 @@ class MLP(nn.Module):
         """Compute the outputs (logits, where a classifier)."""
         output: Tensor = self.layers(inputs)
         return output
+
+
+class FourierFeatures(nn.Module):
+    """Sines, then cosines, of each coordinate in octaves: ``[batch, d]`` to ``[batch, 2 d n]``."""
+
+    rates: Tensor
+
+    def __init__(self, num_bands: int) -> None:
+        super().__init__()
+        self.register_buffer("rates", pi * 2.0 ** torch.arange(num_bands), persistent=False)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        """Encode coordinates."""
+        angles = (coordinates[:, :, None] * self.rates).flatten(1)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)

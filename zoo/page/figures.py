@@ -6,12 +6,12 @@ import polars as pl
 from plotly.subplots import make_subplots
 
 from zoo.layout import Ragged
+from zoo.page.diagrams import phase_diagrams
 from zoo.page.panel import ACCURACY_COLOURS, BAND, BLUE, INNER_BAND, QUALITATIVE, Panel, styled
+from zoo.page.score import Score, score_of
 from zoo.schema import DIVERGED, ColumnSpec
 from zoo.store import Population
 
-ACCURACY = "test_accuracy"
-_LABEL = "test accuracy (fraction)"
 _MAX_CURVES = 40
 _MAX_PCA_MEMBERS = 2_000
 _GRID_COLUMNS = 2
@@ -20,33 +20,37 @@ _FEW_VALUES = 6
 
 def panels(population: Population) -> list[Panel]:
     """Make every figure that the population's metrics allow."""
-    if ACCURACY not in population.metrics or population.num_members == 0:
+    score = score_of(population)
+    if score is None or not np.isfinite(population.metric(score.name)).any():
         return []
-    made = [histogram(population), learning_curves(population)]
-    made += [panel for panel in (hyperparameters(population), pca(population)) if panel]
+    made = [histogram(population, score), learning_curves(population, score)]
+    made += phase_diagrams(population)
+    made += [
+        panel for panel in (hyperparameters(population, score), pca(population, score)) if panel
+    ]
     return made
 
 
-def histogram(population: Population) -> Panel:
-    """Distribution of the last checkpoint's accuracy."""
+def histogram(population: Population, score: Score) -> Panel:
+    """Distribution of the last checkpoint's score."""
     table = population.table
-    values = table[ACCURACY].drop_nans().drop_nulls()
+    values = table[score.name].drop_nans().drop_nulls()
     diverged = int(table[DIVERGED].sum())
     figure = go.Figure(go.Histogram(x=values, nbinsx=40, marker_color=BLUE))
     figure.update_layout(bargap=0.03)
-    figure.update_xaxes(title=_LABEL)
+    figure.update_xaxes(title=score.axis)
     figure.update_yaxes(title="members")
     return Panel(
-        title="Accuracy",
-        caption=f"Test accuracy at epoch {population.epochs[-1]} of {len(values):,} members; "
+        title=score.title,
+        caption=f"{score.title} at epoch {population.epochs[-1]} of {len(values):,} members; "
         f"median {np.median(values):.3f}. {diverged:,} diverged members are not shown.",
         figure=styled(figure),
     )
 
 
-def learning_curves(population: Population) -> Panel:
-    """Accuracy over epochs: median, quantile bands and single members."""
-    curves = population.metric(ACCURACY)
+def learning_curves(population: Population, score: Score) -> Panel:
+    """Plot the score over epochs: median, quantile bands and single members."""
+    curves = population.metric(score.name)
     curves = curves[~np.isnan(curves).all(axis=1)]
     epochs = population.epochs
     low, quarter, middle, three, high = np.nanquantile(
@@ -71,18 +75,18 @@ def learning_curves(population: Population) -> Panel:
         x=epochs, y=middle, mode="lines+markers", name="median", line={"color": BLUE, "width": 3}
     )
     figure.update_xaxes(title="epoch")
-    figure.update_yaxes(title=_LABEL)
+    figure.update_yaxes(title=score.axis)
     return Panel(
         title="Learning curves",
-        caption=f"Test accuracy at the {len(epochs)} stored checkpoints: median and quantile bands "
+        caption=f"{score.title} at the {len(epochs)} stored checkpoints: median and quantile bands "
         f"over {len(curves):,} members, with {len(shown)} single members behind.",
         figure=styled(figure),
     )
 
 
-def hyperparameters(population: Population) -> Panel | None:
-    """Plot final accuracy against each hyper-parameter that varies."""
-    table = population.table.filter(pl.col(ACCURACY).is_not_nan())
+def hyperparameters(population: Population, score: Score) -> Panel | None:
+    """Plot the final score against each hyper-parameter that varies."""
+    table = population.table.filter(pl.col(score.name).is_not_nan())
     varied = [
         column
         for column in population.columns
@@ -100,15 +104,15 @@ def hyperparameters(population: Population) -> Panel | None:
     )
     for number, column in enumerate(varied):
         place = {"row": number // _GRID_COLUMNS + 1, "col": number % _GRID_COLUMNS + 1}
-        figure.add_trace(_against(table, column), **place)
+        figure.add_trace(_against(table, column, score.name), **place)
         figure.update_xaxes(**_axis(table, column), **place)
     figure.update_layout(showlegend=False)
     for row in range(1, rows + 1):
-        figure.update_yaxes(title="test accuracy", row=row, col=1)
+        figure.update_yaxes(title=score.text, row=row, col=1)
     return Panel(
-        title="Hyper-parameters against accuracy",
+        title=f"Hyper-parameters against {score.text}",
         caption=f"Each dot is one of {table.height:,} members at its last checkpoint; boxes show "
-        "quartiles where the hyper-parameter is a choice. Accuracy is a fraction in [0, 1].",
+        f"quartiles where the hyper-parameter is a choice. {score.meaning}",
         figure=styled(figure, height=60 + 290 * rows),
     )
 
@@ -132,22 +136,22 @@ def _axis(table: pl.DataFrame, column: ColumnSpec) -> dict[str, object]:
     return {"title": title, "type": "log", "tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]}
 
 
-def _against(table: pl.DataFrame, column: ColumnSpec) -> go.Scattergl | go.Box:
-    values, accuracy = table[column.name], table[ACCURACY]
+def _against(table: pl.DataFrame, column: ColumnSpec, score: str) -> go.Scattergl | go.Box:
+    values, scores = table[column.name], table[score]
     if _is_choice(table, column):
         order = table.sort(column.name)
         names = order[column.name].cast(pl.String).str.replace_all("_", "<br>")
         return go.Box(
-            x=names, y=order[ACCURACY], marker_color=BLUE, boxpoints=False, line={"width": 1.5}
+            x=names, y=order[score], marker_color=BLUE, boxpoints=False, line={"width": 1.5}
         )
     return go.Scattergl(
-        x=values, y=accuracy, mode="markers", marker={"size": 4, "opacity": 0.5, "color": BLUE}
+        x=values, y=scores, mode="markers", marker={"size": 4, "opacity": 0.5, "color": BLUE}
     )
 
 
-def pca(population: Population) -> Panel | None:
-    """First two principal components of the final weights, coloured by accuracy."""
-    table = population.table.filter(pl.col(ACCURACY).is_not_nan() & ~pl.col(DIVERGED))
+def pca(population: Population, score: Score) -> Panel | None:
+    """First two principal components of the final weights, coloured by score."""
+    table = population.table.filter(pl.col(score.name).is_not_nan() & ~pl.col(DIVERGED))
     if table.height < 3 or isinstance(population.spec.space, Ragged):
         return None
     table = table.gather_every(-(-table.height // _MAX_PCA_MEMBERS))
@@ -160,8 +164,8 @@ def pca(population: Population) -> Panel | None:
         go.Scattergl(
             x=scores[:, 0], y=scores[:, 1], mode="markers",
             marker={
-                "size": 6, "color": table[ACCURACY], "colorscale": ACCURACY_COLOURS,
-                "colorbar": {"title": {"text": "test<br>accuracy"}},
+                "size": 6, "color": table[score.name], "colorscale": ACCURACY_COLOURS,
+                "colorbar": {"title": {"text": score.text.replace(" ", "<br>")}},
             },
             text=[f"member {member}" for member in table["member"]],
         )

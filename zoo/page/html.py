@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 from plotly.offline import get_plotlyjs
 
+from zoo.cards import facts as card_facts
 from zoo.layout import Ragged
 from zoo.page import figures
 from zoo.page.panel import Panel
@@ -25,6 +26,8 @@ p.caption { color: #4b5563; font-size: 14px; margin: 8px 0 0; }
 table { border-collapse: collapse; font-size: 14px; width: 100%; }
 td, th { text-align: left; padding: 4px 12px 4px 0; vertical-align: top; }
 td, th { border-bottom: 1px solid #f3f4f6; }
+section h3 + table { margin-bottom: 16px; }
+summary { font-weight: 600; cursor: pointer; }
 th, td:first-child { font-weight: 600; white-space: nowrap; }
 """
 
@@ -83,7 +86,14 @@ def render(title: str, subtitle: str, sections: Iterable[str]) -> str:
 def _population(population: Population) -> str:
     facts = _table((), facts_of(population))
     drawn = "".join(_panel(panel) for panel in figures.panels(population))
-    return f"<h2>{escape(population.name)}</h2><section>{facts}</section>{drawn}"
+    card = "".join(
+        f"<h3>{escape(title)}</h3>{_table((), rows)}"
+        for title, rows in card_facts(population).items()
+    )
+    return (
+        f"<h2>{escape(population.name)}</h2><section>{facts}</section>{drawn}"
+        f"<section><details><summary>Data card</summary>{card}</details></section>"
+    )
 
 
 def facts_of(population: Population) -> list[tuple[str, str]]:
@@ -95,6 +105,7 @@ def facts_of(population: Population) -> list[tuple[str, str]]:
         *_space_facts(population),
         ("stored", _storage_fact(population.spec)),
         ("metrics", ", ".join(population.metrics)),
+        *([("measures", ", ".join(population.measures))] if population.measures else []),
         ("columns", ", ".join(column.name for column in population.columns)),
         ("network", _pairs(population.network)),
         ("problem", _pairs(population.problem)),

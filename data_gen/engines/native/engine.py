@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from data_gen.engines.members import BlockResult
+from data_gen.engines.members import MASK, BlockResult
 from data_gen.engines.native.rows import NoKernelError
 from data_gen.recipe import Recipe
 from zoo.errors import InvalidConfigError
@@ -17,6 +17,7 @@ from zoo.problems import Problem
 from zoo.space import WeightSpace
 
 _MEMBERS_PER_THREAD = 16
+_NO_MASKS = "engine 'native' has no kernels that keep pruned weights at 0; use engine 'stacked'"
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ class NativeEngine:
         NoKernelError
             If the recipe's network has an operator that no kernel computes.
         """
+        if MASK in hyperparameters:
+            raise NoKernelError(_NO_MASKS)
         load_kernels()
         from data_gen.engines.native.training import train_members
 
@@ -101,6 +104,8 @@ def obstacle_of(recipe: Recipe, *, device: str) -> str:
         return f"engine 'native' has no kernels for {device}"
     if not is_installed():
         return 'numba is not installed (pip install "weight-zoo[native]")'
+    if recipe.start is not None and recipe.start.freezes:
+        return _NO_MASKS
     from data_gen.engines.native.compiling import check_recipe
 
     try:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_gen.engines.members import BlockResult, Samples, initial_vector, noisy_targets
+from data_gen.engines.members import BlockResult, initial_vector, noisy_targets, samples_of
 from data_gen.engines.native.layout import Network
 from data_gen.engines.native.network import Lesson, Memory, Task
 from data_gen.engines.schedules import rate_factors
@@ -90,12 +90,7 @@ class _Member:
         self._worker, self._job, self._position = worker, worker.job, position
         job = worker.job
         own = {name: values[position] for name, values in job.settings.items()}
-        self._samples = Samples(
-            seed=int(own["seed"]),
-            num_samples=len(job.problem.train_inputs),
-            data_fraction=float(own["data_fraction"]),
-            batch_size=int(own["batch_size"]),
-        )
+        self._samples = samples_of(job.problem, job.settings, position)
         self._network = job.networks[position]
         self._memory = worker.memory(self._network)
         self._memory.load(initial_vector(job.recipe, job.space, job.settings, position))
