@@ -48,14 +48,15 @@ _COLUMNS = {
 _WORDS = ("activation", "init_type", "optimizer", "scheduler")
 _ACTIVATIONS = {"leakyrelu": "leaky_relu"}
 _EACH, _LAST_NOT = (2, 2, 2), (2, 2, 1)
+_SMALL: dict[str, Any] = {
+    "image_size": 28,
+    "kernel_sizes": (5, 5, 2),
+    "pools": _LAST_NOT,
+    "undropped": (2,),
+}
 _CNNS: dict[str, dict[str, Any]] = {
-    "CNN": {"image_size": 28, "channels": (8, 6, 4), "kernel_sizes": (5, 5, 2), "pools": _LAST_NOT},
-    "CNN2": {
-        "image_size": 28,
-        "channels": (6, 9, 6),
-        "kernel_sizes": (5, 5, 2),
-        "pools": _LAST_NOT,
-    },
+    "CNN": {"channels": (8, 6, 4), **_SMALL},
+    "CNN2": {"channels": (6, 9, 6), **_SMALL},
     "CNN3": {"image_size": 32, "channels": (16, 32, 15), "kernel_sizes": (3, 3, 3), "pools": _EACH},
 }
 """Model types: CNN and CNN3 are the paper's CNN-s and CNN-l."""
