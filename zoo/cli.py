@@ -21,6 +21,8 @@ VERBS = {
     "info": ("zoo.commands", "describe a zoo"),
     "check": ("zoo.store.commands", "verify every stored byte of a zoo; --repair mends it"),
     "publish": ("zoo.store.commands", "copy a finished zoo to S3 or a folder, verified"),
+    "measure": ("zoo.measures.commands", "measure stored networks: Hessian, connectivity, CKA ..."),
+    "card": ("zoo.commands", "describe every population as a data card, in Markdown"),
     "split": ("zoo.commands", "freeze a split into train, validation and test"),
     "repack": ("zoo.commands", "write a zoo again in another tier: hot, compact or archive"),
     "page": ("zoo.commands", "write a zoo as one self-contained HTML page"),

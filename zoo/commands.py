@@ -1,4 +1,4 @@
-"""Commands about zoos and networks: ``zoo info``, ``split``, ``repack``, ``page`` and ``trace``."""
+"""Commands about zoos: ``info``, ``split``, ``repack``, ``page``, ``card``; and ``trace``."""
 
 import sys
 from importlib import import_module
@@ -12,6 +12,7 @@ from zoo.grouping import DEFAULT_FRACTIONS
 from zoo.layout import Tier
 from zoo.store import create as create_zoo
 from zoo.store import open as open_zoo
+from zoo.store.costs import total_cost
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +35,9 @@ def info(path: str) -> None:
         print(f"\n{name}")
         for label, text in facts_of(population):
             print(f"  {label:<24}{text}")
+        cost = total_cost(zoo.place, name)
+        if cost is not None:
+            print(f"  {'training took':<24}{cost}")
         if "test_accuracy" in population.metrics and population.num_members:
             accuracy = population.table["test_accuracy"].drop_nans().to_numpy()
             print(
@@ -157,6 +161,28 @@ def page(path: Path, *, out: Path | None = None, predictions: list[Path] | None 
         open_zoo(path), out or path.with_suffix(".html"), predictions=predictions or []
     )
     print(f"wrote {written} ({written.stat().st_size / 2**20:.1f} MiB)")
+
+
+def card(path: str, *, population: str | None = None, out: Path | None = None) -> None:
+    """Describe a zoo as a data card in Markdown: what, how, which data, cost, measures, limits.
+
+    Parameters
+    ----------
+    path
+        A zoo.
+    population
+        Which to describe; all by default.
+    out
+        File to write; printed by default.
+    """
+    from zoo.cards import zoo_card
+
+    text = zoo_card(open_zoo(path), [population] if population else [])
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text)
+        print(f"wrote {out}")
 
 
 def trace(

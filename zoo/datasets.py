@@ -83,10 +83,11 @@ class ZooDataset(Dataset[WeightBatch]):
         kept &= ~table[DIVERGED].to_numpy()[:, None]
         if not (offered := kept.any(axis=1)).all():
             logger.info(
-                "%d of %d members of %s diverged and are left out",
+                "%d of %d members of %s %s and are left out",
                 (~offered).sum(),
                 len(offered),
                 members.name,
+                "diverged, or were not measured," if target in members.measures else "diverged",
             )
         row, column = np.nonzero(kept[offered])
         features, names = encode_columns(table.filter(pl.Series(offered)), members.columns)
@@ -149,13 +150,14 @@ def target_values(members: Members, target: str, *, checkpoints: np.ndarray) -> 
     Raises
     ------
     UnknownNameError
-        If it is neither a metric nor a numeric column.
+        If it is neither a metric, nor a measure, nor a numeric column.
     """
-    if target in members.metrics:
+    if target in members.curves:
         return members.metric(target)[:, checkpoints]
     numeric = [c.name for c in members.columns if c.dtype in ("float64", "int64")]
+    numeric += [name for name in members.measures if members.table.schema.get(name) == pl.Float64]
     if target not in numeric:
-        raise unknown_name("target", target, [*members.metrics, *numeric])
+        raise unknown_name("target", target, [*members.curves, *numeric])
     values = members.table[target].cast(pl.Float32).to_numpy()
     return np.repeat(values[:, None], len(checkpoints), axis=1)
 

@@ -38,6 +38,7 @@ SPACES = "spaces"
 METRICS = "metrics"
 COLUMNS = "columns"
 SPLITS = "splits"
+MEASURES = "measures"
 CHUNKS = "c"
 POPULATION = "population"
 

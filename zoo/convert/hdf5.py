@@ -13,12 +13,14 @@ import h5py
 import numpy as np
 
 from zoo.errors import StoreError
+from zoo.measured import MEASURE, MeasureSpec
 from zoo.schema import (
     CHECKPOINT,
     COLUMNS,
     FORMAT,
     FORMAT_KEY,
     FORMAT_VERSION,
+    MEASURES,
     MEMBER,
     METRICS,
     PARAMETER,
@@ -30,8 +32,9 @@ from zoo.schema import (
     PopulationSpec,
 )
 from zoo.splits import NO_PART
-from zoo.store import Population, Zoo, create
+from zoo.store import Population, PopulationWriter, Zoo, create
 from zoo.store.disk.frozen import split_how, split_names
+from zoo.store.measuring import create_measure
 
 _SPEC = "spec"
 
@@ -122,9 +125,34 @@ def _write(group: h5py.Group, population: Population, root: Path) -> None:
         part.attrs["how"] = json.dumps(split_how(folder, name))
         for key, ids in population.split(name).items():
             part.create_dataset(key, data=ids)
+    _write_measures(group, population)
     _scale(group, MEMBER, np.arange(shape[0]), 0)
     _scale(group, CHECKPOINT, np.array(spec.checkpoints), 1)
     weights.dims[2].label = PARAMETER
+
+
+def _write_measures(group: h5py.Group, population: Population) -> None:
+    """Write every measure, with what it says of itself and which blocks were measured."""
+    for name, measured in population._files.measures.items():
+        part = group.create_group(f"{MEASURES}/{name}")
+        for output in measured.spec.outputs:
+            part.create_dataset(output.name, data=measured.array(output.name), fletcher32=True)
+            part[output.name].attrs[MEASURE] = json.dumps(measured.spec.attributes(output))
+        part.attrs["blocks"] = np.array(measured.committed, dtype=np.int64)
+
+
+def _read_measures(writer: PopulationWriter, group: h5py.Group) -> None:
+    for part in group.get(MEASURES, {}).values():
+        attributes = next(iter(part.values())).attrs[MEASURE]
+        spec = MeasureSpec.from_attributes(json.loads(attributes))
+        measuring = create_measure(writer.root, writer.name, spec)
+        for block in sorted(set(part.attrs["blocks"].tolist()) - measuring.committed):
+            members = writer.members_of(block)
+            rows = slice(members.start, members.stop)
+            measuring.write_block(
+                block, {each.name: part[each.name][rows] for each in spec.outputs}
+            )
+        measuring.finish()
 
 
 def _scale(group: h5py.Group, name: str, values: np.ndarray, axis: int) -> None:
@@ -157,6 +185,7 @@ def _read(zoo: Zoo, name: str, group: h5py.Group) -> None:
         for code, key in enumerate(PARTS):
             codes[part[key][:]] = code
         writer.freeze_split(split, codes, how=json.loads(part.attrs["how"]))
+    _read_measures(writer, group)
     writer.finish()
 
 

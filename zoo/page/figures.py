@@ -7,6 +7,7 @@ from plotly.subplots import make_subplots
 
 from zoo.layout import Ragged
 from zoo.page.diagrams import phase_diagrams
+from zoo.page.measures import measures
 from zoo.page.panel import ACCURACY_COLOURS, BAND, BLUE, INNER_BAND, QUALITATIVE, Panel, styled
 from zoo.page.score import Score, score_of
 from zoo.schema import DIVERGED, ColumnSpec
@@ -20,15 +21,18 @@ _FEW_VALUES = 6
 
 def panels(population: Population) -> list[Panel]:
     """Make every figure that the population's metrics allow."""
-    score = score_of(population)
-    if score is None or not np.isfinite(population.metric(score.name)).any():
+    if population.num_members == 0:
         return []
+    score, measured = score_of(population), measures(population)
+    after = [measured] if measured else []
+    if score is None or not np.isfinite(population.metric(score.name)).any():
+        return after
     made = [histogram(population, score), learning_curves(population, score)]
     made += phase_diagrams(population)
     made += [
         panel for panel in (hyperparameters(population, score), pca(population, score)) if panel
     ]
-    return made
+    return made + after
 
 
 def histogram(population: Population, score: Score) -> Panel:

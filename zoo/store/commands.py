@@ -81,7 +81,7 @@ def _repair(path: str) -> int:
         for text in cells_text(block.cells):
             print(f"  to be made again: {text}")
     if report.set_aside:
-        print("resume the run that made them: the same command makes these blocks again")
+        print("resume what made them: the same command trains or measures these blocks again")
     for left in report.left:
         print(f"NOT REPAIRED: {left}")
     if not report.left:
@@ -96,6 +96,8 @@ def _print_population(population: PopulationReport) -> None:
     )
     for damage in population.damaged:
         print(f"  damaged {damage}")
+    for damage in population.measures:
+        print(f"  damaged measure {damage}")
     for text in cells_text(population.lost_cells):
         print(f"  lost: {text}")
     for split, reason in population.splits:

@@ -9,10 +9,17 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
+from zoo.measured import Output
 from zoo.schema import DEFAULT_SPLIT, LINEAGE, MEMBER, PARTS, POPULATION, ColumnSpec
 from zoo.space import WeightSpace
 from zoo.store.members import Members
-from zoo.store.merging import OWN_MEMBER, check_alike, labels_of, merge_columns
+from zoo.store.merging import (
+    OWN_MEMBER,
+    check_alike,
+    common_outputs,
+    labels_of,
+    merge_columns,
+)
 from zoo.store.population import Population
 from zoo.store.reading.gather import Io
 from zoo.store.reading.rows import Rows
@@ -23,7 +30,8 @@ def concat(populations: Sequence[Population]) -> "Concatenation":
 
     Views contribute what they hold. Member ids of the result are positions 0 ... N-1; its table
     names the ``population`` of each member and its id there, ``member_in_population``. Columns are
-    joined by name, null where a population lacks one; metrics are those that all have. The column
+    joined by name, null where a population lacks one; metrics are those that all have, and measures
+    those that all have by the same settings. The column
     ``lineage`` holds the first member of the family, and families never span two populations.
 
     Parameters
@@ -156,6 +164,13 @@ class Concatenation(Members):
     def _metric_at(self, name: str, index: int) -> np.ndarray:
         return self._parts.metric(name)[:, index]
 
+    @property
+    def _outputs(self) -> dict[str, Output]:
+        return self._parts.outputs
+
+    def _measured(self, name: str) -> np.ndarray:
+        return self._parts.measured(name)
+
     def _reader(self, io: Io) -> Rows:
         return self._parts.reader(io)
 
@@ -174,7 +189,9 @@ class _Parts:
         self.starts = np.cumsum([0, *sizes])
         self.part_of = np.repeat(np.arange(len(populations)), sizes)
         self.own_id = np.concatenate([population.member_ids for population in populations])
+        self.outputs = common_outputs(populations)
         self._metrics: dict[str, np.ndarray] = {}
+        self._measured: dict[str, np.ndarray] = {}
         self._readers: dict[Io, _ConcatenatedRows] = {}
 
     @cached_property
@@ -208,6 +225,12 @@ class _Parts:
             values = [population.metric(name) for population in self.populations]
             self._metrics[name] = np.concatenate(values)
         return self._metrics[name]
+
+    def measured(self, name: str) -> np.ndarray:
+        if name not in self._measured:
+            values = [population.measured(name) for population in self.populations]
+            self._measured[name] = np.concatenate(values)
+        return self._measured[name]
 
     def reader(self, io: Io) -> "_ConcatenatedRows":
         if io not in self._readers:

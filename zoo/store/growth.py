@@ -5,7 +5,7 @@ from pathlib import Path
 
 from zoo.errors import StoreError
 from zoo.layout import Ragged
-from zoo.schema import CHECKSUM, POPULATIONS, WEIGHTS, PopulationSpec, checksum
+from zoo.schema import CHECKSUM, MEASURES, POPULATIONS, WEIGHTS, PopulationSpec, checksum
 from zoo.store.disk.arrays import block_arrays
 from zoo.store.disk.claims import coordinator_claim, no_writers
 from zoo.store.disk.files import read_spec
@@ -43,6 +43,10 @@ def grow(root: Path, name: str, num_members: int) -> PopulationSpec:
             length = spec.num_blocks if by_block else num_members
             if node["shape"][0] != length:
                 write_node(place.path / array, node | {"shape": [length, *node["shape"][1:]]})
+        for output in place.nodes(MEASURES):
+            node = place.node(f"{MEASURES}/{output}")
+            shape = [num_members, *node["shape"][1:]]
+            write_node(place.path / MEASURES / output, node | {"shape": shape})
         _write_attributes(place, num_members)
         consolidate(place.path)
         consolidate(root)

@@ -24,15 +24,16 @@ def to_xarray(members: Members) -> xarray.Dataset:
     -------
     xarray.Dataset
         Dimensions ``member`` (ids), ``checkpoint`` (epochs) and ``parameter``. Variables:
-        ``weights``, read and verified when their values are asked for, and every metric.
-        Coordinates along ``member``: every column, categories as text.
+        ``weights``, read and verified when their values are asked for, every metric, and every
+        number measured at checkpoints. Coordinates along ``member``: every column and what was
+        measured once, categories as text. Masks and partners are left to ``measured``.
     """
-    table = members.table.drop(members.metrics)
+    table = members.table.drop(members.curves)
     known = {column.name: column for column in members.columns}
     columns = {
         name: (MEMBER, _values(table[name]), _attributes(known.get(name))) for name in table.columns
     }
-    metrics = {name: ((MEMBER, CHECKPOINT), members.metric(name)) for name in members.metrics}
+    metrics = {name: ((MEMBER, CHECKPOINT), members.metric(name)) for name in members.curves}
     weights = indexing.LazilyIndexedArray(_LazyWeights(members))
     return xarray.Dataset(
         {WEIGHTS: ((MEMBER, CHECKPOINT, PARAMETER), weights), **metrics},

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from zoo.conditions import rows_where
 from zoo.errors import InvalidConfigError, WeightSpaceMismatchError, unknown_name
+from zoo.measured import Output
 from zoo.schema import CHECKPOINT, DEFAULT_SPLIT, ColumnSpec
 from zoo.space import WeightSpace
 from zoo.store.reading.gather import Io
@@ -99,6 +100,17 @@ class Members(ABC):
         """What is known of each member at every checkpoint."""
 
     @property
+    def measures(self) -> tuple[str, ...]:
+        """What was measured of members after the fact, sorted; see :meth:`measured`."""
+        return tuple(sorted(self._outputs))
+
+    @property
+    def curves(self) -> tuple[str, ...]:
+        """What :meth:`metric` knows: metrics, and numbers measured at checkpoints."""
+        numbers = (name for name in self.measures if self._outputs[name].kind == "number")
+        return (*self.metrics, *numbers)
+
+    @property
     @abstractmethod
     def is_complete(self) -> bool:
         """Whether every planned block was committed when the zoo was opened."""
@@ -127,20 +139,46 @@ class Members(ABC):
     # ---- numbers ------------------------------------------------------------------------------
     @property
     def table(self) -> pl.DataFrame:
-        """One row per member: its id, every column, and every metric at the last checkpoint."""
+        """One row per member: its id, every column, and every metric at the last checkpoint.
+
+        Measures are among them: numbers at the last checkpoint, and those known once. What was not
+        measured is NaN, or null for a category.
+        """
         return self._table.clone()
 
     def metric(self, name: str) -> np.ndarray:
-        """Return a metric at every checkpoint, ``[members, C]`` float32.
+        """Return a metric, or a measure, at every checkpoint: ``[members, C]`` float32.
 
         Raises
         ------
         UnknownNameError
             If there is no such metric.
         """
+        if name not in self.metrics and name in self.curves:
+            return self.measured(name)
         if name not in self.metrics:
-            raise unknown_name("metric", name, self.metrics)
+            raise unknown_name("metric", name, self.curves)
         return np.asarray(self._metric(name)[np.ix_(self.member_ids, self._kept)])
+
+    def measured(self, name: str) -> np.ndarray:
+        """Return what was measured after the fact.
+
+        Returns
+        -------
+        np.ndarray
+            Numbers ``[members, C]`` float32, NaN where nothing was measured; masks ``[members, C,
+            bytes]`` uint8, 255 there; values ``[members]`` float64; codes of a category
+            ``[members]`` int8 and partners ``[members, k]`` int64, -1 there.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such measure.
+        """
+        if name not in self._outputs:
+            raise unknown_name("measure", name, self.measures)
+        values = np.asarray(self._measured(name)[self.member_ids])
+        return values[:, self._kept] if self._outputs[name].has_checkpoints else values
 
     def weights(self, members: ArrayLike | None = None, *, checkpoint: int = -1) -> np.ndarray:
         """Read the weights of members at one checkpoint.
@@ -348,6 +386,15 @@ class Members(ABC):
     def _metric_at(self, name: str, index: int) -> np.ndarray:
         """Return a metric of all members at one recorded checkpoint, without reading the others."""
 
+    @property
+    @abstractmethod
+    def _outputs(self) -> dict[str, Output]:
+        """What was measured after the fact, by name."""
+
+    @abstractmethod
+    def _measured(self, name: str) -> np.ndarray:
+        """Return what was measured of all members, one row for each id."""
+
     @abstractmethod
     def _reader(self, io: Io) -> Rows:
         """Return a reader of all members at all recorded checkpoints."""
@@ -362,9 +409,24 @@ class Members(ABC):
         everything = np.array_equal(self.member_ids, np.arange(len(self._in_view)))
         columns = self._all_columns if everything else self._all_columns[self.member_ids]
         last = int(self._kept[-1])
-        return columns.with_columns(
+        metrics = [
             pl.Series(name, self._metric_at(name, last)[self.member_ids]) for name in self.metrics
-        )
+        ]
+        return columns.with_columns(*metrics, *self._measured_series())
+
+    def _measured_series(self) -> Iterator[pl.Series]:
+        """Yield what the table shows of measures; masks and partners are no single values."""
+        for name in self.measures:
+            output = self._outputs[name]
+            if output.kind == "number":
+                yield pl.Series(name, self.measured(name)[:, -1])
+            elif output.kind == "member":
+                yield pl.Series(name, self.measured(name))
+            elif output.kind == "category":
+                codes = self.measured(name)
+                # -1, where nothing was measured, becomes the last: null
+                names = pl.Series([*output.categories, None], dtype=pl.String)
+                yield names.gather(codes.astype(np.int64) % len(names)).alias(name)
 
     def _known(self, members: ArrayLike) -> np.ndarray:
         ids = np.atleast_1d(np.asarray(members))

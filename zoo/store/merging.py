@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from zoo.errors import InvalidConfigError, WeightSpaceMismatchError
+from zoo.measured import Output
 from zoo.schema import ColumnSpec
 from zoo.store.population import Population
 
@@ -75,6 +76,26 @@ def merge_columns(populations: Sequence[Population]) -> tuple[ColumnSpec, ...]:
         column if count[column.name] == len(populations) else replace(column, role="identity")
         for column in merged.values()
     )
+
+
+def common_outputs(populations: Sequence[Population]) -> dict[str, Output]:
+    """Return the outputs of measures that all populations have, measured alike.
+
+    Ids of partners are those of their own population, so they are left out.
+    """
+    first, *others = populations
+    found = {name: first.measure_of(name) for name in first.measures}
+    return {
+        name: spec.output(name)
+        for name, spec in found.items()
+        if spec.output(name).kind != "partners"
+        and all(
+            name in other.measures
+            and other.measure_of(name).how == spec.how
+            and other.measure_of(name).output(name) == spec.output(name)
+            for other in others
+        )
+    }
 
 
 def _merged(known: ColumnSpec, column: ColumnSpec, name: str) -> ColumnSpec:

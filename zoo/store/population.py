@@ -7,6 +7,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
+from zoo.errors import unknown_name
+from zoo.measured import MeasureSpec, Output
 from zoo.schema import COLUMNS, DEFAULT_SPLIT, MEMBER, METRICS, PARTS, ColumnSpec, PopulationSpec
 from zoo.space import WeightSpace
 from zoo.store.disk.files import PopulationFiles
@@ -118,6 +120,18 @@ class Population(Members):
         """What is known of each member at every checkpoint."""
         return self._files.spec.metrics
 
+    def measure_of(self, name: str) -> MeasureSpec:
+        """Return how something was measured after the fact: settings, samples, checkpoints.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such measure.
+        """
+        if name not in self._files.outputs:
+            raise unknown_name("measure", name, self.measures)
+        return self._files.outputs[name][0].spec
+
     @property
     def is_complete(self) -> bool:
         """Whether every planned block was committed when the zoo was opened."""
@@ -201,6 +215,13 @@ class Population(Members):
 
     def _metric_at(self, name: str, index: int) -> np.ndarray:
         return self._files.array_at(f"{METRICS}/{name}", index)
+
+    @property
+    def _outputs(self) -> dict[str, Output]:
+        return {name: output for name, (_, output) in self._files.outputs.items()}
+
+    def _measured(self, name: str) -> np.ndarray:
+        return self._files.outputs[name][0].array(name)
 
     def _reader(self, io: Io) -> RowReader:
         return self._shared.reader(io)

@@ -10,7 +10,15 @@ from numpy.typing import ArrayLike
 
 from zoo.errors import StoreError
 from zoo.grouping import DEFAULT_FRACTIONS
-from zoo.schema import CHUNKS, COLUMNS, DEFAULT_SPLIT, LINEAGE, POPULATIONS, PopulationSpec
+from zoo.schema import (
+    CHUNKS,
+    COLUMNS,
+    DEFAULT_SPLIT,
+    LINEAGE,
+    MEASURES,
+    POPULATIONS,
+    PopulationSpec,
+)
 from zoo.splits import SplitRule, adopt, check_codes
 from zoo.store.disk.arrays import (
     ArrayLayout,
@@ -120,7 +128,7 @@ class PopulationWriter:
         """
         values = check_block(self.spec, block, weights, metrics, columns)
         encoded = {
-            layout.key(index): encode(layout, _chunk_values(layout, index, values[array]))
+            layout.key(index): encode(layout, chunk_values(layout, index, values[array]))
             for array, layout in self._layouts.items()
             for index in layout.chunks_of_block(block)
         }
@@ -133,7 +141,7 @@ class PopulationWriter:
                 self._ledger.refuse_other(entry)
                 return
             self._check_plan(block)
-            self._place({key: file for key, (file, _) in encoded.items()})
+            place_files(self.path, {key: file for key, (file, _) in encoded.items()})
             self._ledger.publish(entry)
 
     def grow(self, num_members: int) -> None:
@@ -292,6 +300,8 @@ class PopulationWriter:
         """Remove what killed writers left; with every block committed nobody is writing."""
         remove_claims(self.root, self.name)
         for path in temporaries(self.root, self.name):
+            if MEASURES in path.relative_to(self.root).parts:
+                continue  # somebody may be measuring
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _entry(self, block: int, chunks: dict[str, ChunkRecord]) -> LedgerEntry:
@@ -304,16 +314,15 @@ class PopulationWriter:
             chunks=chunks,
         )
 
-    def _place(self, files: dict[str, Bytes]) -> None:
-        """Write chunk files aside, then rename them all into place, durably."""
-        placed = [self.path / key for key in files]
-        aside = [
-            write_temporary(path, file) for path, file in zip(placed, files.values(), strict=True)
-        ]
-        for temporary, path in zip(aside, placed, strict=True):
-            temporary.replace(path)
-        for folder in {folder for path in placed for folder in _changed_folders(path)}:
-            sync_directory(folder)
+
+def place_files(folder: Path, files: Mapping[str, Bytes]) -> None:
+    """Write chunk files aside, then rename them all into place below a folder, durably."""
+    placed = [folder / key for key in files]
+    aside = [write_temporary(path, file) for path, file in zip(placed, files.values(), strict=True)]
+    for temporary, path in zip(aside, placed, strict=True):
+        temporary.replace(path)
+    for changed in {each for path in placed for each in _changed_folders(path)}:
+        sync_directory(changed)
 
 
 def _changed_folders(path: Path) -> Iterator[Path]:
@@ -324,7 +333,7 @@ def _changed_folders(path: Path) -> Iterator[Path]:
             return
 
 
-def _chunk_values(layout: ArrayLayout, index: tuple[int, ...], values: np.ndarray) -> np.ndarray:
+def chunk_values(layout: ArrayLayout, index: tuple[int, ...], values: np.ndarray) -> np.ndarray:
     """Cut a block's values ``[n, ...]`` to one of its chunks."""
     later = [
         slice(i * size, (i + 1) * size)

@@ -35,6 +35,7 @@ from zoo.store.disk.place import Place, place_of
 
 TRAILER_BYTES = 4
 INT_FILL = -1
+MASK_FILL = 255
 BLOSC: dict[Compressor, dict[str, Any]] = {
     "blosc-lz4-bitshuffle": {"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "blocksize": 0}
 }
@@ -83,6 +84,8 @@ class ArrayLayout:
     @property
     def fill(self) -> float | int:
         """Value of cells that nobody wrote."""
+        if self.dtype.kind == "u":
+            return MASK_FILL
         return float("nan") if self.dtype.kind == "f" else INT_FILL
 
     def key(self, index: tuple[int, ...]) -> str:
@@ -220,12 +223,18 @@ def create_array(
         shape=shape,
         chunks=chunks,
         dtype=dtype,
-        fill_value=float("nan") if dtype.startswith("float") else INT_FILL,
+        fill_value=_fill(dtype),
         filters=None,
         compressors=compressors,
         dimension_names=dimensions,
         attributes=attributes or {},
     )
+
+
+def _fill(dtype: str) -> float | int:
+    if dtype.startswith("uint"):
+        return MASK_FILL
+    return float("nan") if dtype.startswith("float") else INT_FILL
 
 
 def read_layout(population: Path | Place, name: str) -> ArrayLayout:

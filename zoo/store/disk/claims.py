@@ -51,6 +51,38 @@ def block_claim(root: Path, population: str, block: int) -> Iterator[None]:
 
 
 @contextmanager
+def measure_claim(root: Path, population: str, ledger: str, block: int) -> Iterator[None]:
+    """Own a block of a measure while it is written, as a writer of its population.
+
+    Parameters
+    ----------
+    root, population, block
+        Whose block it is.
+    ledger
+        Name of the measure's ledger.
+
+    Raises
+    ------
+    StoreError
+        If somebody else still is writing it, or repairs the population.
+    """
+    folder = root / LEDGER
+    what = f"block {block} of {ledger} in {root}"
+    with (
+        _claim(
+            folder / population / f".writers.claim{TEMPORARY}",
+            what=what,
+            patience=COORDINATOR_SECONDS,
+            shared=True,
+        ),
+        _claim(
+            folder / ledger / f".{block:06d}.claim{TEMPORARY}", what=what, patience=BLOCK_SECONDS
+        ),
+    ):
+        yield
+
+
+@contextmanager
 def no_writers(root: Path, population: str) -> Iterator[None]:
     """Keep writers of blocks away while the population's plan or leftovers change.
 

@@ -16,6 +16,7 @@ from zoo.schema import (
     FORMAT,
     FORMAT_KEY,
     FORMAT_VERSION,
+    MEASURES,
     MEMBER,
     METRICS,
     OFFSET,
@@ -30,7 +31,7 @@ from zoo.store.disk.metadata import group_node
 from zoo.store.disk.place import CONSOLIDATED, NODE, Place, consolidated
 
 Node = dict[str, Any]
-_OURS = (WEIGHTS, OFFSET, MEMBER, CHECKPOINT, METRICS, COLUMNS, SPLITS)
+_OURS = (WEIGHTS, OFFSET, MEMBER, CHECKPOINT, METRICS, COLUMNS, SPLITS, MEASURES)
 
 
 def metadata_faults(root: Place) -> Iterator[str]:

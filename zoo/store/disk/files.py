@@ -13,11 +13,13 @@ import zarr
 
 from zoo.errors import DamagedChunkError, StoreError
 from zoo.layout import Ragged
-from zoo.schema import CHECKPOINT, POPULATIONS, WEIGHTS, PopulationSpec
+from zoo.measured import Output
+from zoo.schema import CHECKPOINT, MEASURES, POPULATIONS, WEIGHTS, PopulationSpec
 from zoo.store.disk.architectures import Architectures
 from zoo.store.disk.arrays import ArrayLayout, read_layout
 from zoo.store.disk.chunks import Bytes, decode, fault
 from zoo.store.disk.ledger import Ledger
+from zoo.store.disk.measures import Measured, measures_of, outputs_of
 from zoo.store.disk.place import NODE, Place, place_of
 
 _BYTES_AT_ONCE = 64 * 2**20
@@ -40,8 +42,9 @@ class PopulationFiles:
 
     def __init__(self, root: Path | Place, name: str) -> None:
         self.root = str(root)
+        self.root_place = place_of(root)
         self.name = name
-        self.place = place_of(root) / f"{POPULATIONS}/{name}"
+        self.place = self.root_place / f"{POPULATIONS}/{name}"
         self.ledger = Ledger(root, name)
         self.spec = read_spec(self.place, name)
         # Blocks past the plan belong to a later state of the zoo, which is being copied here.
@@ -79,6 +82,21 @@ class PopulationFiles:
     def architectures(self) -> Architectures:
         """Which weight space each member has."""
         return Architectures(self)
+
+    @cached_property
+    def measures(self) -> dict[str, Measured]:
+        """What was measured after the fact, by name of the measure."""
+        return measures_of(self)
+
+    @cached_property
+    def outputs(self) -> dict[str, tuple[Measured, Output]]:
+        """Every array that was measured after the fact, by name, and of which measure it is."""
+        return outputs_of(self.measures)
+
+    def ledger_of(self, array: str) -> Ledger:
+        """Return the ledger that vouches for an array: every measure has its own."""
+        folder, _, name = array.rpartition("/")
+        return self.outputs[name][0].ledger if folder == MEASURES else self.ledger
 
     @cached_property
     def is_committed(self) -> np.ndarray:
@@ -186,7 +204,7 @@ class PopulationFiles:
         StoreError
             If its block is not committed.
         """
-        self.ledger.entry(index[0])
+        self.ledger_of(layout.name).entry(index[0])
         (data,) = self.place.read_many([layout.key(index)])
         return self._examined(layout, index, data)
 
@@ -205,7 +223,8 @@ class PopulationFiles:
     ) -> tuple[range, tuple[int, ...]]:
         """Return the members and the epochs whose values a chunk holds (none for columns)."""
         members = self.spec.members_of(index[0])
-        if len(index) == 1:
+        folder, _, name = layout.name.rpartition("/")
+        if len(index) == 1 or (folder == MEASURES and not self.outputs[name][1].has_checkpoints):
             return members, ()
         return members, self.spec.checkpoints[_slices(layout, index)[1]]
 
@@ -229,7 +248,8 @@ class PopulationFiles:
     ) -> tuple[Bytes, str | None]:
         """Check the bytes of a chunk file, ``None`` when there is none."""
         file = np.frombuffer(data or b"", dtype=np.uint8)
-        record = self.ledger.entry(index[0]).chunks.get(layout.key(index))
+        entry = self.ledger_of(layout.name).entry(index[0])
+        record = entry.chunks.get(layout.key(index))
         if record is None:
             return file, "the ledger entry of its block does not list it"
         if data is None:

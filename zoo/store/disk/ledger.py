@@ -34,6 +34,8 @@ class LedgerEntry:
         Members ``start`` up to, not including, ``stop``.
     chunks
         Per chunk path below the population, its size and checksum.
+    of
+        Of a measure's block: the checksum of the entry of the block whose weights were measured.
     """
 
     population: str
@@ -41,6 +43,12 @@ class LedgerEntry:
     start: int
     stop: int
     chunks: dict[str, ChunkRecord]
+    of: str = ""
+
+    @property
+    def crc32c(self) -> str:
+        """Checksum of the entry, eight hexadecimal digits."""
+        return str(self._body()[CHECKSUM])
 
     def to_json(self) -> str:
         """Serialise with a checksum of its own; equal entries give equal bytes."""
@@ -73,6 +81,7 @@ class LedgerEntry:
             chunks={
                 key: ChunkRecord(size, int(crc, 16)) for key, (size, crc) in body["chunks"].items()
             },
+            of=body.get("of", ""),
         )
 
     def _body(self) -> dict[str, Any]:
@@ -84,6 +93,7 @@ class LedgerEntry:
             },
             "members": [self.start, self.stop],
             "population": self.population,
+            **({"of": self.of} if self.of else {}),
         }
         return body | {CHECKSUM: checksum(body)}
 
@@ -96,7 +106,7 @@ class Ledger:
     root
         The zoo.
     population
-        Name of the population.
+        Name of the population; of a measure ``<population>/measures/<measure>``.
     """
 
     def __init__(self, root: Path | Place, population: str) -> None:
@@ -117,7 +127,8 @@ class Ledger:
     @property
     def gathered_path(self) -> Path:
         """Where gathered entries lie, in a local zoo."""
-        return self.folder.with_name(f"{self.population}.jsonl")
+        assert self.place.local is not None, "remote zoos are only read"
+        return self.place.local / f"{self.population}.jsonl"
 
     def path(self, block: int) -> Path:
         """Return where a block's single entry lies, in a local zoo."""

@@ -8,6 +8,7 @@ from zoo.schema import ASIDE
 from zoo.store.disk.arrays import block_arrays, sync_tree
 from zoo.store.disk.files import PopulationFiles
 from zoo.store.disk.ledger import Ledger, LedgerEntry
+from zoo.store.disk.measures import Measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class SetAside:
     Parameters
     ----------
     population, block
-        Which.
+        Which; of a measure its ledger, ``<population>/measures/<measure>``.
     members, epochs
         Its cells: every one of these members at every one of these epochs.
     folder
@@ -63,7 +64,12 @@ def mend_ledger(root: Path, files: PopulationFiles) -> tuple[list[str], list[Set
 
 
 def set_aside(
-    root: Path, files: PopulationFiles, reasons: dict[int, list[str]], kept: dict[int, LedgerEntry]
+    root: Path,
+    files: PopulationFiles,
+    reasons: dict[int, list[str]],
+    kept: dict[int, LedgerEntry],
+    *,
+    measured: Measured | None = None,
 ) -> list[SetAside]:
     """Keep the files of blocks apart, take the blocks out of the ledger, then clear their places.
 
@@ -77,9 +83,11 @@ def set_aside(
         Per block, what is wrong.
     kept
         Sound entries by block; those of blocks named in ``reasons`` are left out of the ledger.
+    measured
+        The measure whose blocks they are; those of the population itself by default.
     """
-    moved = [_keep_apart(root, files, block, why, kept) for block, why in reasons.items()]
-    ledger = Ledger(root, files.name)
+    moved = [_keep_apart(root, files, block, why, kept, measured) for block, why in reasons.items()]
+    ledger = Ledger(root, files.name if measured is None else measured.ledger.population)
     ledger.committed()
     ledger.replace({b: entry.to_line() for b, entry in kept.items() if b not in reasons})
     for each in moved:
@@ -95,9 +103,11 @@ def _keep_apart(
     block: int,
     reasons: list[str],
     kept: dict[int, LedgerEntry],
+    measured: Measured | None,
 ) -> SetAside:
-    folder = _new_folder(root, files.name, f"{block:06d}")
-    for key in _keys(files, block):
+    prefix = "" if measured is None else f"{measured.name}-"
+    folder = _new_folder(root, files.name, f"{prefix}{block:06d}")
+    for key in _keys(files, block, measured):
         if (files.path / key).is_file():
             (folder / key).parent.mkdir(parents=True, exist_ok=True)
             os.link(files.path / key, folder / key)
@@ -105,17 +115,20 @@ def _keep_apart(
         folder.with_suffix(".json").write_text(kept[block].to_json())
     sync_tree(folder)
     return SetAside(
-        population=files.name,
+        population=files.name if measured is None else measured.ledger.population,
         block=block,
         members=tuple(files.spec.members_of(block)),
-        epochs=files.spec.checkpoints,
+        epochs=files.spec.checkpoints if measured is None else measured.spec.checkpoints,
         folder=folder,
         reasons=tuple(reasons),
     )
 
 
-def _keys(files: PopulationFiles, block: int) -> list[str]:
-    layouts = [files.layout(array) for array in block_arrays(files.spec)]
+def _keys(files: PopulationFiles, block: int, measured: Measured | None) -> list[str]:
+    if measured is None:
+        layouts = [files.layout(array) for array in block_arrays(files.spec)]
+    else:
+        layouts = list(measured.layouts().values())
     return [layout.key(index) for layout in layouts for index in layout.chunks_of_block(block)]
 
 

@@ -19,6 +19,7 @@ from zoo.store.disk.leftovers import orphans, temporaries
 from zoo.store.disk.place import Place
 from zoo.store.root import Zoo
 from zoo.store.root import open as open_zoo
+from zoo.store.upkeep.measures import scan_measures
 from zoo.store.upkeep.report import NO_BLOCK, CheckReport, Damage, PopulationReport
 
 Progress = Callable[[int], object]
@@ -63,7 +64,8 @@ def check(
             *zoo.path.glob(f"{LEDGER}/.*"),
         ]
     )
-    sound = not unreadable and all(not report.damaged for report in reports)
+    spoilt = any(report.damaged or report.measures for report in reports)
+    sound = not unreadable and not spoilt
     return CheckReport(
         path=str(zoo.place),
         populations=tuple(reports),
@@ -95,6 +97,7 @@ def check_population(
     for block in files.committed:
         scan.block(block)
     scan.spaces()
+    measures = scan_measures(files, progress or (lambda _: None))
     reasons = {split: split_fault(files.place, split) for split in split_names(files.place)}
     left = (
         []
@@ -102,6 +105,7 @@ def check_population(
         else [
             *(path for path in temporaries(root.local, name) if name in path.parts),
             *orphans(files.path, block_arrays(files.spec), scan.known),
+            *orphans(files.path, measures.arrays, measures.known),
         ]
     )
     return PopulationReport(
@@ -110,12 +114,13 @@ def check_population(
         blocks_committed=len(files.committed),
         blocks_planned=files.spec.num_blocks,
         missing_members=tuple(np.flatnonzero(~files.is_committed).tolist()),
-        num_bytes=scan.num_bytes,
+        num_bytes=scan.num_bytes + measures.num_bytes,
         damaged=tuple(scan.damaged),
         orphans=tuple(sorted(left)),
         splits=tuple((split, reason) for split, reason in reasons.items() if reason is not None),
         not_finite=tuple(scan.not_finite),
-        faults=tuple(_faults(files)),
+        faults=(*_faults(files), *measures.faults),
+        measures=tuple(measures.damaged),
     )
 
 

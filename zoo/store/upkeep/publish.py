@@ -110,12 +110,14 @@ def num_chunk_bytes(zoo: Zoo) -> int:
 
 
 def chunk_records(files: PopulationFiles) -> dict[str, ChunkRecord]:
-    """Return what the ledger says of every chunk file, by its path below the population."""
-    return {
-        key: record
-        for block in files.committed
-        for key, record in files.ledger.entry(block).chunks.items()
-    }
+    """Return what the ledgers say of every chunk file, by its path below the population.
+
+    Those of measures are among them.
+    """
+    entries = [files.ledger.entry(block) for block in files.committed]
+    for measured in files.measures.values():
+        entries += [measured.entry(block) for block in measured.committed]
+    return {key: record for entry in entries for key, record in entry.chunks.items()}
 
 
 def read_chunk(files: PopulationFiles, key: str, record: ChunkRecord) -> bytes:
@@ -183,6 +185,10 @@ def _copy_rest(files: PopulationFiles, target: Place) -> None:
     folder.write(NODE, node_bytes(with_consolidated(files.place.node(), below)))
     lines = {block: files.ledger.entry(block).to_line() for block in files.committed}
     (target / LEDGER).write(f"{files.name}.jsonl", Gathered.to_bytes(files.name, lines))
+    for measured in files.measures.values():
+        name = measured.ledger.population
+        lines = {block: measured.entry(block).to_line() for block in measured.committed}
+        (target / LEDGER).write(f"{name}.jsonl", Gathered.to_bytes(name, lines))
 
 
 def _write_root(source: Place, target: Place) -> None:
@@ -217,6 +223,12 @@ def _check_target(zoo: Zoo, files: list[PopulationFiles], target: Place) -> None
         old = PopulationFiles(target, name)
         new = ours.get(name)
         same_space = new is not None and old.spec.space == new.spec.space
+        if new is not None and (other := _other_measure(old, new)):
+            raise StoreError(
+                f"Expected {target} to be empty, or to hold an earlier state of {zoo.place}, got "
+                f"other numbers of measure {other!r} in population {name!r}. Publish to another "
+                "place."
+            )
         if not (same_space and new and _is_part_of(old, new)):
             raise StoreError(
                 f"Expected {target} to be empty, or to hold an earlier state of {zoo.place}, got "
@@ -229,6 +241,18 @@ def _is_part_of(old: PopulationFiles, new: PopulationFiles) -> bool:
     return set(old.committed) <= set(new.committed) and all(
         old.ledger.entry(block) == new.ledger.entry(block) for block in old.committed
     )
+
+
+def _other_measure(old: PopulationFiles, new: PopulationFiles) -> str | None:
+    """Name a measure of an earlier state that is not what the later one holds."""
+    for name, measured in old.measures.items():
+        ours = new.measures.get(name)
+        kept = ours is not None and ours.spec == measured.spec
+        if not (kept and ours and set(measured.committed) <= set(ours.committed)):
+            return name
+        if any(measured.entry(block) != ours.entry(block) for block in measured.committed):
+            return name
+    return None
 
 
 def _space_files(files: PopulationFiles) -> list[str]:

@@ -11,6 +11,8 @@ from zoo.layout import CHUNK_BYTES, TIERS, Ragged, Source, Storage, Tier
 from zoo.schema import ARCHITECTURE, COLUMNS, METRICS, PopulationSpec
 from zoo.store.disk.files import PopulationFiles
 from zoo.store.disk.frozen import read_split, split_attributes, split_names, write_split
+from zoo.store.disk.measures import Measured
+from zoo.store.measuring import create_measure
 from zoo.store.reading.gather import RowReader
 from zoo.store.root import Zoo, create
 from zoo.store.root import open as open_zoo
@@ -108,7 +110,22 @@ def _repack(
     for split in split_names(files.place):
         how = split_attributes(files.place, split)
         write_split(writer.path, split, read_split(files.place, split), how=how)
+    for measured in files.measures.values():
+        _copy_measure(measured, into, writer)
     writer.finish()
+
+
+def _copy_measure(measured: Measured, into: Zoo, writer: PopulationWriter) -> None:
+    """Carry a measure over, as far as the members of each new block were measured."""
+    measuring = create_measure(into.path, writer.name, measured.spec)
+    size, there = measured.files.spec.block_size, set(measured.committed)
+    for block in measuring.missing():
+        members = writer.members_of(block)
+        if {member // size for member in members} <= there:
+            rows = slice(members.start, members.stop)
+            values = {each.name: measured.array(each.name)[rows] for each in measured.spec.outputs}
+            measuring.write_block(block, values)
+    measuring.finish()
 
 
 def _writer(files: PopulationFiles, into: Zoo, spec: PopulationSpec) -> PopulationWriter:

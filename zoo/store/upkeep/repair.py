@@ -20,6 +20,7 @@ from zoo.store.disk.place import LocalPlace
 from zoo.store.root import Zoo, open_place
 from zoo.store.upkeep.aside import SetAside, mend_ledger, set_aside
 from zoo.store.upkeep.check import Progress, check_population, is_table_stale, population_names
+from zoo.store.upkeep.measures import mend_measures, scan_measures
 from zoo.store.upkeep.mend import mend_axis, mend_consolidated, mend_metadata, mend_root
 from zoo.store.upkeep.report import NO_BLOCK, PopulationReport
 
@@ -105,6 +106,12 @@ class _Mender:
             self.left.append(f"population {name!r} cannot be read: {error}")
             return
         self._blocks(name, found)
+        try:
+            mended, moved = mend_measures(self.root.path, PopulationFiles(self.root, name))
+            self.mended, self.set_aside = self.mended + mended, self.set_aside + moved
+        except StoreError as error:
+            self.left.append(f"measures of population {name!r}: {error}")
+            return
         self._leftovers(name)
         self.left += [f"split {split!r} of {name!r}: {reason}" for split, reason in found.splits]
         self.left += [
@@ -143,6 +150,10 @@ class _Mender:
         known = {key for block in files.committed for key in files.ledger.entry(block).chunks}
         self._remove(temporaries(self.root.path, name))
         self._remove(list(orphans(files.path, block_arrays(files.spec), known)))
+        measures = scan_measures(files)
+        self._remove(list(orphans(files.path, measures.arrays, measures.known)))
+        for measured in files.measures.values():
+            remove_claims(self.root.path, measured.ledger.population)
 
     def _remove(self, paths: Iterable[Path]) -> None:
         for path in paths:

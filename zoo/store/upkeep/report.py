@@ -62,7 +62,9 @@ class PopulationReport:
     not_finite
         ``(member, epoch)`` of weights with NaN or infinity, of members not marked as diverged.
     faults
-        What is wrong with its metadata, its checkpoint axis or the ledger as a whole.
+        What is wrong with its metadata, its checkpoint axis or a ledger as a whole.
+    measures
+        Chunks and ledger entries of measures that cannot be trusted; to be measured again.
     """
 
     name: str
@@ -76,11 +78,13 @@ class PopulationReport:
     splits: tuple[tuple[str, str], ...]
     not_finite: tuple[tuple[int, int], ...]
     faults: tuple[str, ...] = ()
+    measures: tuple[Damage, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether everything committed can be trusted."""
-        return not (self.damaged or self.splits or self.not_finite or self.faults)
+        bad = (self.damaged, self.splits, self.not_finite, self.faults, self.measures)
+        return not any(bad)
 
     @property
     def lost_cells(self) -> tuple[tuple[int, int], ...]:
@@ -129,8 +133,12 @@ class CheckReport:
 
     @property
     def damaged(self) -> tuple[Damage, ...]:
-        """Damaged chunks of all populations."""
-        return tuple(damage for population in self.populations for damage in population.damaged)
+        """Damaged chunks of all populations, those of measures included."""
+        return tuple(
+            damage
+            for population in self.populations
+            for damage in (*population.damaged, *population.measures)
+        )
 
     @property
     def num_bytes(self) -> int:

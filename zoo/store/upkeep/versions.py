@@ -1,5 +1,6 @@
 """Versions of a zoo in an Icechunk repository: one commit for each published dataset version."""
 
+import hashlib
 from os import PathLike
 from typing import Any
 
@@ -24,6 +25,9 @@ def publish_version(
     source: str | PathLike[str], target: str, *, progress: Progress | None = None
 ) -> Published:
     """Commit a zoo's groups and arrays to a repository, under its dataset version as the message.
+
+    What was measured after the fact does not change the version; the message then ends in
+    ``+measures.`` and a hash of it.
 
     Readers open the repository with ``icechunk`` and zarr. Ledger and table are no part of it:
     Icechunk keeps its own checksums and history. A version that is there already is not written.
@@ -50,15 +54,29 @@ def publish_version(
         check_complete(files)
     repository = _repository(target)
     version = zoo.version
-    if any(each.message == version for each in repository.ancestry(branch=BRANCH)):
+    message = version + _measures_text(populations)
+    if any(each.message == message for each in repository.ancestry(branch=BRANCH)):
         return Published(target=target, version=version, num_bytes=0, num_present=0)
     session = repository.writable_session(BRANCH)
     _write(session.store, NODE, node_bytes(_root_node(zoo)))
     for key, node in nodes_below(zoo.place):
         _write(session.store, f"{key}/{NODE}", node_bytes(node))
     copied = sum(_copy(files, session.store, progress or (lambda _: None)) for files in populations)
-    session.commit(version)
+    session.commit(message)
     return Published(target=target, version=version, num_bytes=copied, num_present=0)
+
+
+def _measures_text(populations: list[PopulationFiles]) -> str:
+    """Tell states of one dataset version apart by what was measured, empty without measures."""
+    lines = sorted(
+        f"{measured.ledger.population}/{block} {measured.entry(block).crc32c}"
+        for files in populations
+        for measured in files.measures.values()
+        for block in measured.committed
+    )
+    if not lines:
+        return ""
+    return f"+measures.{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:8]}"
 
 
 def _copy(files: PopulationFiles, store: Any, progress: Progress) -> int:
