@@ -1,23 +1,34 @@
 """The commands ``zoo generate`` and ``zoo recipes``."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 import zoo
+from data_gen import costs
+from data_gen.adapters import with_base
 from data_gen.recipe import Recipe
 from data_gen.recipes import RECIPES
 from data_gen.recipes import recipe as find_recipe
 from data_gen.runner import Run, carry_out, prepare
-from zoo.networks import build
+from data_gen.starts import Prune, Start
+from zoo.errors import InvalidConfigError
 
 
 def generate(
     recipe: str,
     *,
     out: Path,
+    full: bool = False,
     data: Path | None = None,
+    start: str | None = None,
+    start_population: str | None = None,
+    start_where: str | None = None,
+    start_checkpoint: int | None = None,
+    prune: float | None = None,
     members: int | None = None,
     epochs: int | None = None,
     seed: int = 0,
@@ -35,8 +46,17 @@ def generate(
         Name of a recipe; `zoo recipes` lists them.
     out
         The zoo to write to, made where absent.
+    full
+        Take the published size of the recipe, not the small one.
     data
         Folder with the data files, for recipes that read files.
+    start
+        A zoo whose members these begin from, networks of the same weight space.
+    start_population, start_where, start_checkpoint
+        Of that zoo the population, where it has several; an SQL condition on its table, such as
+        "test_accuracy > 0.9"; the checkpoint by position, the last by default.
+    prune
+        Share of their weights, smallest first, that is 0 from the start and stays so.
     members
         Number of networks; the recipe's own by default.
     epochs
@@ -54,15 +74,30 @@ def generate(
     device
         cpu or cuda.
     """
-    chosen = find_recipe(recipe, num_members=members, epochs=epochs, seed=seed, population=name)
-    run = Run(
-        recipe=chosen,
-        out=out.resolve(),
-        data=data,
-        engine=engine,
-        workers=workers,
-        ray=ray,
-        device=device,
+    chosen = find_recipe(
+        recipe, full=full, num_members=members, epochs=epochs, seed=seed, population=name
+    )
+    chosen = replace(
+        chosen,
+        start=_start(
+            chosen.start,
+            zoo=start,
+            population=start_population,
+            where=start_where,
+            checkpoint=start_checkpoint,
+            transform=None if prune is None else Prune(fraction=prune),
+        ),
+    )
+    run = with_base(
+        Run(
+            recipe=chosen,
+            out=out.resolve(),
+            data=data,
+            engine=engine,
+            workers=workers,
+            ray=ray,
+            device=device,
+        )
     )
     writer, plan, problem = prepare(run)
     print(f"{chosen.name} into {out}: {plan}.")
@@ -78,18 +113,56 @@ def generate(
 
 
 def recipes() -> None:
-    """List the recipes."""
-    rows = [("name", "members", "epochs", "parameters", "needs", "what")]
+    """List the recipes: what they make, in small / with --full, and roughly at what cost."""
+    rows: list[tuple[str, ...]] = [
+        ("name", "members", "epochs", "parameters", "CPU hours", "needs", "what")
+    ]
     for make in RECIPES.values():
-        each = make()
-        parameters = sum(p.numel() for p in build(each.network).parameters())
-        needs = "--data" if each.problem["name"].startswith("idx") else "-"
-        counts = (str(each.num_members), str(each.epochs), f"{parameters:,}")
-        rows.append((each.name, *counts, needs, each.description))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        small, full = make(full=False), make(full=True)
+        both = zip(_size(small), _size(full), strict=True)
+        sizes = [one if one == other else f"{one} / {other}" for one, other in both]
+        rows.append((small.name, *sizes, costs.needs(small.problem), small.description))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         print("  ".join([*cells, row[-1]]))
+    print(
+        "\nIn small / with --full. CPU hours are rough: operations of the networks at a fixed "
+        "rate, samples as assumed before files are read."
+    )
+
+
+def _size(recipe: Recipe) -> tuple[str, ...]:
+    hours = costs.cpu_hours(recipe)
+    return (
+        f"{recipe.num_members}",
+        f"{recipe.epochs}",
+        f"{costs.num_parameters(recipe):,}",
+        f"{hours:.2g}" if hours < 10 else f"{hours:,.0f}",
+    )
+
+
+def _start(own: Start | None, **wanted: Any) -> Start | None:
+    """Change a recipe's start, or give it one, by the options that were given."""
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if not given:
+        return own
+    place = given.get("zoo", own.zoo if own else None)
+    if place is None:
+        raise InvalidConfigError(
+            "Expected --start ZOO, the stored members to begin from, beside what to do with them: "
+            f"{', '.join(given)}."
+        )
+    if "://" not in place:  # workers may begin in other folders
+        given["zoo"] = str(Path(place).resolve())
+    if own is not None:
+        return replace(own, **given)
+    if "population" not in given:
+        names = zoo.open(place).populations
+        if len(names) != 1:
+            raise InvalidConfigError(f"Expected --start_population, one of: {', '.join(names)}.")
+        given["population"] = names[0]
+    return Start(**given)
 
 
 def _summarise(out: Path, recipe: Recipe) -> None:

@@ -127,8 +127,48 @@ class Choice:
         return self.values[int(rng.integers(len(self.values)))]
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Every value with every value of the recipe's other grids; nothing is drawn.
+
+    Which value a member has follows from its id: see :class:`data_gen.grid.Places`.
+    """
+
+    name: ClassVar[str] = "grid"
+    values: tuple[Value, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(self.values))
+        if not self.values or len(set(self.values)) != len(self.values):
+            raise InvalidConfigError(
+                f"Expected at least one value in a grid, and none twice, got {self.values}."
+            )
+
+    @property
+    def support(self) -> tuple[Value, ...]:
+        """The values."""
+        return self.values
+
+    def as_choice(self) -> Choice:
+        """Return the same values to draw from."""
+        return Choice(self.values)
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        """Refuse: a member's place in the grid says its value.
+
+        Raises
+        ------
+        InvalidConfigError
+            Always.
+        """
+        raise InvalidConfigError(
+            f"Values of a grid are enumerated, not drawn: {self.values}. Draw members by "
+            "Recipe.draw, or use Choice."
+        )
+
+
 DISTRIBUTIONS: dict[str, type[Any]] = {
-    kind.name: kind for kind in (Constant, Uniform, LogUniform, IntUniform, Choice)
+    kind.name: kind for kind in (Constant, Uniform, LogUniform, IntUniform, Choice, Grid)
 }
 
 

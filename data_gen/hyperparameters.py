@@ -8,7 +8,7 @@ from zlib import crc32
 
 import numpy as np
 
-from data_gen.distributions import Choice, Distribution, LogUniform, Uniform, Value
+from data_gen.distributions import Choice, Distribution, Grid, LogUniform, Uniform, Value
 from data_gen.streams import Purpose, stream
 from zoo.errors import InvalidConfigError, unknown_name
 from zoo.networks import ACTIVATIONS
@@ -25,6 +25,8 @@ INITS = (
     "normal",
     "uniform",
     "truncated_normal",
+    "unit_uniform",
+    "unit_normal",
     "orthogonal",
     "siren",
 )
@@ -111,6 +113,9 @@ HYPERPARAMETERS: dict[str, HyperParameter] = {
     "init_scale": HyperParameter(
         default=1.0, scale="log", description="factor on initial weights and biases"
     ),
+    "init_bias": HyperParameter(
+        default=0.0, lower=-inf, description="initial biases, where the scheme draws none"
+    ),
     "batch_size": HyperParameter(
         default=64, kind="int", lower=1, scale="log", description="samples per step"
     ),
@@ -125,6 +130,15 @@ HYPERPARAMETERS: dict[str, HyperParameter] = {
         lower=1e-3,
         scale="log",
         description="what logits are divided by in the training loss",
+    ),
+    "signal": HyperParameter(
+        default=None, kind="int", description="which of the problem's signals the member fits"
+    ),
+    "domain": HyperParameter(
+        default=-1,
+        kind="int",
+        lower=-1,
+        description="which of the problem's domains the member trains on, -1 for all",
     ),
 }
 """Every hyper-parameter by name: the one place where defaults are spelled."""
@@ -152,7 +166,11 @@ def check(distributions: Mapping[str, Distribution]) -> None:
             raise InvalidConfigError(f"Expected whole numbers for {name!r}, got {distribution}.")
 
 
-def draw(distributions: Mapping[str, Distribution], seeds: np.ndarray) -> dict[str, np.ndarray]:
+def draw(
+    distributions: Mapping[str, Distribution],
+    seeds: np.ndarray,
+    places: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
     """Draw what a recipe spreads, for members with these seeds.
 
     Each hyper-parameter has a stream of its own, so adding one to a recipe leaves the others as
@@ -162,24 +180,27 @@ def draw(distributions: Mapping[str, Distribution], seeds: np.ndarray) -> dict[s
     ----------
     seeds
         ``[n]``, int64.
+    places
+        Of every hyper-parameter that is a grid, which of its values each member has: ``[n]``.
 
     Returns
     -------
     dict[str, np.ndarray]
         Per hyper-parameter ``[n]``: float64, int64, or str objects.
     """
-    return {
-        name: as_column(
-            name,
-            [
-                distribution.sample(
-                    stream(int(seed), Purpose.HYPERPARAMETERS, crc32(name.encode()))
-                )
+    columns = {}
+    for name, distribution in distributions.items():
+        if isinstance(distribution, Grid):
+            own = (places or {})[name]
+            values = [distribution.values[int(place)] for place in own]
+        else:
+            key = crc32(name.encode())
+            values = [
+                distribution.sample(stream(int(seed), Purpose.HYPERPARAMETERS, key))
                 for seed in seeds
-            ],
-        )
-        for name, distribution in distributions.items()
-    }
+            ]
+        columns[name] = as_column(name, values)
+    return columns
 
 
 def as_column(name: str, values: list[Value]) -> np.ndarray:
@@ -210,7 +231,7 @@ def column_spec(name: str, distribution: Distribution) -> ColumnSpec:
 def _scale(known: HyperParameter, distribution: Distribution) -> ColumnScale:
     if isinstance(distribution, LogUniform):
         return "log"
-    if isinstance(distribution, Choice):
+    if isinstance(distribution, Choice | Grid):
         positive = all(float(value) > 0 for value in distribution.support)
         return known.scale if positive else "linear"
     return "linear"

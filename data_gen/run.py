@@ -7,11 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.engines import Engine, make
-from data_gen.plan import Task
+from data_gen.ancestors import open_ancestors, reopen_ancestors
+from data_gen.assignment import columns_of, settings_of
+from data_gen.engines import AUTO, Engine, StackedEngine, make
+from data_gen.plan import Task, some_architectures
+from data_gen.ragged import groups_of
 from data_gen.recipe import Recipe
+from data_gen.results import Results
 from zoo.problems import Problem
+from zoo.schema import SEED
 from zoo.store import PopulationWriter
+from zoo.store.costs import Stopwatch, record_cost
 
 Progress = Callable[[float], None]
 """Called with member-epochs done since the last call."""
@@ -47,8 +53,14 @@ class Run:
     ray: str | None = None
 
     def make_engine(self) -> Engine:
-        """Make the engine."""
-        return make(self.engine, device=self.device, recipe=self.recipe)
+        """Make the engine; what ``auto`` means, a sample of the architectures decides."""
+        ancestors = open_ancestors(self.recipe) if self.engine == AUTO else None
+        views = some_architectures(self.recipe if ancestors is None else ancestors.recipe)
+        engine = make(self.engine, device=self.device, recipe=views[0])
+        for view in views[1:] if self.engine == AUTO else ():
+            other = make(AUTO, device=self.device, recipe=view)
+            engine = engine if other.name == engine.name else _slower(engine, other)
+        return engine
 
     @property
     def num_workers(self) -> int:
@@ -66,7 +78,7 @@ def train_task(
     task: Task,
     progress: Progress,
 ) -> None:
-    """Train the members of some blocks in one call and write the blocks.
+    """Train the members of some blocks and write the blocks: one call per architecture.
 
     Blocks that are stored by now are left alone: a task may be tried again.
     """
@@ -75,25 +87,42 @@ def train_task(
     if not blocks:
         return
     members = np.concatenate([np.array(writer.members_of(block)) for block in blocks])
-    drawn = recipe.draw(members) | problem.assign(members)
-    space = writer.spec.weight_space
-    result = engine.train(recipe, problem, space, members, drawn, progress=progress)
-    columns = drawn | {
-        # Members that fit one signal are relatives: a split never parts them.
-        "lineage": drawn.get("signal", members.astype(np.int64)),
-        "diverged": result.diverged,
-        "diverged_epoch": result.diverged_epoch,
-    }
+    ancestors = reopen_ancestors(recipe, str(writer.spec.recipe.get("start_version", "")))
+    view = recipe if ancestors is None else ancestors.recipe
+    drawn = settings_of(recipe, problem, members, ancestors)
+    begun = Stopwatch()
+    results = Results.empty(len(members))
+    for group in groups_of(view, writer, members):
+        own = {name: values[group.positions] for name, values in drawn.items()}
+        if ancestors is not None:
+            own |= ancestors.vectors(members[group.positions], own[SEED])
+        trained = engine.train(
+            group.recipe,
+            problem,
+            group.space,
+            members[group.positions],
+            own,
+            progress=progress,
+        )
+        results.place(trained, group.positions, group.architecture)
+    cost = begun.read()
+    columns = columns_of(recipe, members, drawn) | results.columns
     start = 0
     for block in blocks:
         rows = slice(start, start + len(writer.members_of(block)))
         writer.write_block(
             block,
-            weights=result.weights[rows],
-            metrics={name: values[rows] for name, values in result.metrics.items()},
-            columns={name: values[rows] for name, values in columns.items()},
+            weights=results.weights(rows, ragged=recipe.architectures is not None),
+            metrics={name: values[rows] for name, values in results.metrics.items()},
+            columns={column.name: columns[column.name][rows] for column in writer.spec.columns},
         )
+        record_cost(writer.root, writer.name, block, cost.share((rows.stop - start) / len(members)))
         start = rows.stop
+
+
+def _slower(one: Engine, other: Engine) -> Engine:
+    """Return the engine that can train the networks of both."""
+    return one if one.name == StackedEngine.name else other
 
 
 def _num_processors() -> int:

@@ -29,6 +29,8 @@ class Purpose(IntEnum):
     ORDER = 4
     DROPOUT = 5
     LABELS = 6
+    ARCHITECTURE = 7
+    START = 8
 
 
 def stream(seed: int, purpose: Purpose, step: int = 0) -> np.random.Generator:

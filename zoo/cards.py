@@ -17,7 +17,6 @@ from zoo.store import Population, Zoo
 NOT_STATED = "not stated"
 Rows = list[tuple[str, str]]
 _DISTRIBUTION = "kind"
-_TIMES = {"wall_seconds": "wall-clock", "cpu_seconds": "processor"}
 _VERSIONS = ("weight-zoo", "python", "torch", "numpy", "numba", "jax")
 
 
@@ -188,11 +187,11 @@ def _cost(population: Population) -> Rows:
         trained = NOT_STATED
     else:
         trained = f"{population.num_members * int(population.recipe['epochs']):,}"
-    rows = [("member-epochs", trained)]
-    for name, label in _TIMES.items():
-        recorded = population.environment.get(name)
-        rows.append((f"{label} seconds", recorded or "not recorded"))
-    return rows
+    cost = population.cost
+    return [
+        ("member-epochs", trained),
+        ("training took", "not recorded" if cost is None else str(cost)),
+    ]
 
 
 def _measures(population: Population) -> Iterator[tuple[str, str]]:

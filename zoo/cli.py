@@ -60,6 +60,9 @@ def _run(verb: str, words: list[str]) -> int:
         return int(command(**_parse(verb, command, words)) or 0)
     except (ZooError, ArgumentError) as error:
         return _complain(f"zoo {verb}", str(error))
+    except BrokenPipeError:  # whoever reads has seen enough, as `zoo recipes | head`
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
     except KeyboardInterrupt:
         _complain(
             f"zoo {verb}", "interrupted; what is stored is safe. Run the same command to go on."

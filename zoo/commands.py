@@ -12,7 +12,6 @@ from zoo.grouping import DEFAULT_FRACTIONS
 from zoo.layout import Tier
 from zoo.store import create as create_zoo
 from zoo.store import open as open_zoo
-from zoo.store.costs import total_cost
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +26,7 @@ def info(path: str) -> None:
         A zoo.
     """
     from zoo.page.html import facts_of
+    from zoo.page.score import score_of
 
     zoo = open_zoo(path)
     print(f"{path}: {len(zoo.populations)} population(s), dataset version {zoo.version}")
@@ -35,15 +35,16 @@ def info(path: str) -> None:
         print(f"\n{name}")
         for label, text in facts_of(population):
             print(f"  {label:<24}{text}")
-        cost = total_cost(zoo.place, name)
-        if cost is not None:
+        if (cost := population.cost) is not None:
             print(f"  {'training took':<24}{cost}")
-        if "test_accuracy" in population.metrics and population.num_members:
-            accuracy = population.table["test_accuracy"].drop_nans().to_numpy()
-            print(
-                f"  {'test accuracy':<24}minimum {accuracy.min():.3f}, median "
-                f"{np.median(accuracy):.3f}, maximum {accuracy.max():.3f}"
-            )
+        score = score_of(population)
+        if score is not None and population.num_members:
+            values = population.table[score.name].drop_nans().to_numpy()
+            if len(values):
+                print(
+                    f"  {score.text:<24}minimum {values.min():.3f}, median "
+                    f"{np.median(values):.3f}, maximum {values.max():.3f}"
+                )
 
 
 def split(

@@ -7,6 +7,7 @@ the attributes of the population's Zarr group and is read back equal.
 import json
 import re
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import google_crc32c
@@ -54,6 +55,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ColumnDtype = Literal["float64", "int64", "category", "bool"]
 ColumnRole = Literal["hyperparameter", "result", "identity"]
 ColumnScale = Literal["linear", "log", "categorical"]
+
+
+def located(network: dict[str, Any], location: str) -> dict[str, Any]:
+    """Find the file of weights that a network of a zoo names, relative to the zoo's folder."""
+    weights = network.get("weights")
+    if not weights or "://" in location:
+        return network
+    return network | {"weights": str(Path(location) / weights)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ The values are torch's in distribution, not bit for bit: torch would draw them f
 generator.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import erf, prod, sqrt
 
@@ -178,6 +178,7 @@ def initialise(
     std: float = 0.1,
     omega: float = OMEGA,
     bias: float = 0.0,
+    zeros: Collection[str] = (),
 ) -> np.ndarray:
     """Draw one member's initial vector.
 
@@ -204,6 +205,8 @@ def initialise(
         Frequency, for the scheme ``siren``.
     bias
         Biases that are not drawn.
+    zeros
+        Names of tensors that are 0 at first, whatever the scheme.
 
     Returns
     -------
@@ -226,7 +229,9 @@ def initialise(
 
     parts = []
     for tensor in space.tensors:
-        if tensor.role == "weight" and tensor.layer in recurrent and scheme == "default":
+        if tensor.name in zeros:
+            part = np.zeros(tensor.shape)
+        elif tensor.role == "weight" and tensor.layer in recurrent and scheme == "default":
             part = _default(rng, tensor.shape, fans[tensor.layer], spread) * scale
         elif tensor.role == "bias" and not (scheme in _DRAWN_BIASES and tensor.layer in fans):
             part = np.full(tensor.shape, 0.0 if scheme in _DRAWN_BIASES else bias)

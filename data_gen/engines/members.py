@@ -118,6 +118,7 @@ def initial_vector(
         std=float(settings["init_std"][position]),
         omega=float(getattr(recipe.network, "omega", OMEGA)),
         bias=float(settings["init_bias"][position]),
+        zeros=getattr(recipe.network, "zeros", ()),
     )
 
 
@@ -152,9 +153,7 @@ def overrides(
     return {name: settings[name][position] for name in recipe.network_columns}
 
 
-def samples_of(
-    problem: Problem, settings: Mapping[str, np.ndarray], position: int
-) -> "Samples":
+def samples_of(problem: Problem, settings: Mapping[str, np.ndarray], position: int) -> "Samples":
     """Say which training samples a member sees.
 
     Raises

@@ -5,7 +5,7 @@ from data_gen.recipe import Recipe
 from zoo.networks import MLPConfig
 
 
-def digits_mlp() -> Recipe:
+def digits_mlp(*, full: bool = False) -> Recipe:  # noqa: ARG001 - one size
     """Return perceptrons 64-32-32-10 whose test accuracy spreads from chance to 0.98."""
     return Recipe(
         name="digits-mlp",

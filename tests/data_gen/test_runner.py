@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -220,7 +221,9 @@ def test_commands_print_what_they_did(whole, capsys):
     assert f"Dataset version {whole.version}" in printed
     recipes()
     listing = capsys.readouterr().out
-    assert "digits-mlp    512 " in listing
+    assert re.search(r"^digits-mlp +512 +20 ", listing, re.MULTILINE)
+    assert re.search(r"^small-cnn +\d+ / \d[\d,]* ", listing, re.MULTILINE)
+    assert "CPU hours are rough" in listing
     assert "4,970" in listing
 
 

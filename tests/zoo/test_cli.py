@@ -1,5 +1,6 @@
 """The front door: help, one-line errors with exit code 2, and the verbs about zoos as they are."""
 
+import subprocess
 import sys
 
 import pytest
@@ -166,3 +167,15 @@ def test_trace_refuses_in_one_line(networks, capsys):
     branch = complaint(capsys, "trace", f"{networks}:Branches", *shape)
     assert "line 19: if x.sum() > 0:" in branch
     assert "cannot capture Sequential" in complaint(capsys, "trace", f"{networks}:alone", *shape)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """As in `zoo recipes | head -1`."""
+    zoo = [sys.executable, "-c", "from zoo.cli import main; raise SystemExit(main(['recipes']))"]
+    with subprocess.Popen(zoo, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        complaint = process.stderr.read().decode()
+    assert "Traceback" not in complaint
+    assert process.returncode == 0

@@ -10,10 +10,11 @@ from zoo.errors import InvalidConfigError, unknown_name
 from zoo.networks.activation import ACTIVATIONS, Activation
 from zoo.networks.actor_critic import ActorCritic, ActorCriticConfig
 from zoo.networks.cnn import CNN, CNNConfig
-from zoo.networks.config_fields import written
+from zoo.networks.config_fields import plain
 from zoo.networks.dropout import Dropout
 from zoo.networks.fcn import FCN, FCNConfig
 from zoo.networks.lenet import LeNet, LeNetConfig
+from zoo.networks.lora import LoRAConfig, LowRankLinear
 from zoo.networks.mlp import MLP, MLPConfig
 from zoo.networks.recurrent import Recurrent, RecurrentConfig
 from zoo.networks.resnet import ResNet, ResNetConfig
@@ -39,6 +40,8 @@ __all__ = [
     "FCNConfig",
     "LeNet",
     "LeNetConfig",
+    "LoRAConfig",
+    "LowRankLinear",
     "MLPConfig",
     "NetworkConfig",
     "Recurrent",
@@ -91,6 +94,7 @@ NETWORKS: dict[str, type[Any]] = {
         TransformerConfig,
         RecurrentConfig,
         FCNConfig,
+        LoRAConfig,
     )
 }
 
@@ -106,11 +110,11 @@ FACTORY: dict[str, Any] = {"name": "factory"}
 
 
 def to_dict(config: NetworkConfig) -> dict[str, Any]:
-    """Turn a configuration into plain values, with its name; :func:`from_dict` turns it back."""
-    values = {each.name: getattr(config, each.name) for each in written(config)}
-    return {"name": config.name} | {
-        key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
-    }
+    """Turn a configuration into plain values, with its name; :func:`from_dict` turns it back.
+
+    A configuration within it, such as that of an adapted base, is turned likewise.
+    """
+    return plain(config)
 
 
 def from_dict(values: Mapping[str, Any]) -> NetworkConfig:
@@ -128,17 +132,13 @@ def from_dict(values: Mapping[str, Any]) -> NetworkConfig:
         raise InvalidConfigError(_foreign(values))
     if name not in NETWORKS:
         raise unknown_name("network", name, NETWORKS)
-    plain = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in values.items()
-        if key != "name"
-    }
+    own = {key: _restored(value) for key, value in values.items() if key != "name"}
     known = [field.name for field in fields(NETWORKS[name])]
     try:
-        config: NetworkConfig = NETWORKS[name](**plain)
+        config: NetworkConfig = NETWORKS[name](**own)
     except TypeError as error:
         raise InvalidConfigError(
-            f"Network {name!r} takes {', '.join(known)}; got {', '.join(plain)}."
+            f"Network {name!r} takes {', '.join(known)}; got {', '.join(own)}."
         ) from error
     return config
 
@@ -151,6 +151,13 @@ def build(config: NetworkConfig | Mapping[str, Any]) -> nn.Module:
 def example_input(config: NetworkConfig | Mapping[str, Any], batch: int = 2) -> Tensor:
     """Make an input of the shape that the network takes, with ``batch`` samples."""
     return (from_dict(config) if isinstance(config, Mapping) else config).example_input(batch)
+
+
+def _restored(value: Any) -> Any:
+    """Turn a field's plain value back."""
+    if isinstance(value, Mapping) and "name" in value:
+        return from_dict(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _foreign(values: Mapping[str, Any]) -> str:

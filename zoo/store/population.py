@@ -9,8 +9,18 @@ from numpy.typing import ArrayLike
 
 from zoo.errors import unknown_name
 from zoo.measured import MeasureSpec, Output
-from zoo.schema import COLUMNS, DEFAULT_SPLIT, MEMBER, METRICS, PARTS, ColumnSpec, PopulationSpec
+from zoo.schema import (
+    COLUMNS,
+    DEFAULT_SPLIT,
+    MEMBER,
+    METRICS,
+    PARTS,
+    ColumnSpec,
+    PopulationSpec,
+    located,
+)
 from zoo.space import WeightSpace
+from zoo.store.costs import Cost, total_cost
 from zoo.store.disk.files import PopulationFiles
 from zoo.store.disk.frozen import read_split
 from zoo.store.members import Members
@@ -111,6 +121,11 @@ class Population(Members):
         return self._files.spec.environment
 
     @property
+    def cost(self) -> Cost | None:
+        """What training took, where that was recorded."""
+        return total_cost(self._files.root_place, self.name)
+
+    @property
     def columns(self) -> tuple[ColumnSpec, ...]:
         """What is known of each member once."""
         return self._files.spec.columns
@@ -147,6 +162,7 @@ class Population(Members):
         position = int(self._known(member_id)[0])
         row = self._all_columns.row(position, named=True)
         network = self.network | self._files.architectures.network_of(position)
+        network = located(network, self.location)
         return network | {name: row[name] for name in self._files.spec.network_columns}
 
     def vectors(
