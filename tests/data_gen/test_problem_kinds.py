@@ -9,7 +9,7 @@ import torch
 from data_gen.distributions import Choice, Constant, LogUniform
 from data_gen.engines import LoopEngine, NativeEngine, StackedEngine, make
 from data_gen.plan import space_of
-from data_gen.testing import assert_same_bits, small_values, tiny_recipe
+from data_gen.testing import assert_same_bits, small_digits, small_values, tiny_recipe
 from zoo.errors import InvalidConfigError
 from zoo.networks import MLPConfig, build
 from zoo.problems import PDE_METRICS, REGRESSION_METRICS, evaluate, load
@@ -128,3 +128,30 @@ def test_settings_of_classes_are_refused_for_values():
 def test_equations_are_not_for_kernels():
     assert make("auto", recipe=EQUATION).name == "stacked"
     assert "equations" in make("auto", recipe=EQUATION).reason
+
+
+@pytest.mark.parametrize("engine", [LoopEngine(), StackedEngine(), NativeEngine()])
+def test_a_member_of_a_domain_trains_on_that_part_alone(engine):
+    """As if the rest of the data were not there, bit for bit."""
+    whole = small_digits(num_train=60)
+    domains = torch.arange(60) % 3
+    problem = replace(whole, domains=domains)
+    recipe = tiny_recipe(num_members=4, hyperparameters={"batch_size": Constant(6)})
+    ids = np.arange(4)
+    drawn = recipe.draw(ids) | {"domain": np.array([2, -1, 0, 2])}
+    result = engine.train(recipe, problem, space_of(recipe), ids, drawn)
+    part = replace(
+        whole,
+        train_inputs=whole.train_inputs[domains == 2],
+        train_targets=whole.train_targets[domains == 2],
+    )
+    alone = engine.train(recipe, part, space_of(recipe), ids, recipe.draw(ids))
+    np.testing.assert_array_equal(result.weights[[0, 3]], alone.weights[[0, 3]])
+    assert not np.array_equal(result.weights[2, -1], alone.weights[2, -1])
+
+
+def test_a_domain_without_samples_is_refused():
+    recipe = tiny_recipe(hyperparameters={"domain": Constant(7)})
+    ids = np.arange(2)
+    with pytest.raises(InvalidConfigError, match="Expected a domain"):
+        LoopEngine().train(recipe, small_digits(), space_of(recipe), ids, recipe.draw(ids))

@@ -61,7 +61,7 @@ def _maps(
         cols=_COLUMNS,
         subplot_titles=titles,
         horizontal_spacing=0.13,
-        vertical_spacing=0.25 / rows,
+        vertical_spacing=0.3 / rows,
     )
     width, height = (1 - 0.13 * (_COLUMNS - 1)) / _COLUMNS, 1 / rows
     for number, title in enumerate(titles):
@@ -81,7 +81,7 @@ def _maps(
         figure.add_trace(trace, row=row + 1, col=column + 1)
         figure.update_xaxes(title=temperature.replace("_", " "), row=row + 1, col=column + 1)
         figure.update_yaxes(title=load.replace("_", " "), row=row + 1, col=column + 1)
-    figure = styled(figure, height=90 + 300 * rows)
+    figure = styled(figure, height=90 + 320 * rows)
     figure.update_layout(margin={"t": 50})
     figure.update_xaxes(type="category")
     figure.update_yaxes(type="category")
