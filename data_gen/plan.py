@@ -18,8 +18,6 @@ from zoo.schema import ARCHITECTURE_COLUMN, ColumnSpec, PopulationSpec
 from zoo.space import WeightSpace
 from zoo.store import PopulationWriter
 
-_SAMPLED = 4
-"""Of architectures that are drawn, how many stand for all when an engine is chosen."""
 _MOST_MEMBERS = 1024
 """Members of one task, however many architectures they have."""
 
@@ -171,11 +169,14 @@ def identity_of(
     return recipe.to_dict() | hashes | known | ({} if ancestors is None else ancestors.identity)
 
 
-def some_architectures(recipe: Recipe) -> list[Recipe]:
-    """Return the recipe as members of a few of its architectures see it; itself if it has one."""
+def listed_architectures(recipe: Recipe) -> list[Recipe]:
+    """Return the recipe as members of its architectures see it: all it lists, or the first drawn.
+
+    Without architectures, the recipe itself.
+    """
     if recipe.architectures is None:
         return [recipe]
-    count = recipe.architectures.num_places or _SAMPLED
+    count = recipe.architectures.num_places or 1
     fields = recipe.network_fields(np.arange(min(count, recipe.num_members)))
     return [recipe.of_architecture(each) for each in fields]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from data_gen.ancestors import open_ancestors, reopen_ancestors
 from data_gen.assignment import columns_of, settings_of
-from data_gen.engines import AUTO, Engine, StackedEngine, make
-from data_gen.plan import Task, some_architectures
+from data_gen.engines import AUTO, Engine, LoopEngine, StackedEngine, make
+from data_gen.plan import Task, listed_architectures
 from data_gen.ragged import groups_of
 from data_gen.recipe import Recipe
 from data_gen.results import Results
@@ -53,9 +53,12 @@ class Run:
     ray: str | None = None
 
     def make_engine(self) -> Engine:
-        """Make the engine; what ``auto`` means, a sample of the architectures decides."""
+        """Make the engine; ``auto`` takes the fastest that trains all architectures."""
         ancestors = open_ancestors(self.recipe) if self.engine == AUTO else None
-        views = some_architectures(self.recipe if ancestors is None else ancestors.recipe)
+        architectures = self.recipe.architectures
+        if self.engine == AUTO and architectures is not None and not architectures.num_places:
+            return _one_by_one(self.device)
+        views = listed_architectures(self.recipe if ancestors is None else ancestors.recipe)
         engine = make(self.engine, device=self.device, recipe=views[0])
         for view in views[1:] if self.engine == AUTO else ():
             other = make(AUTO, device=self.device, recipe=view)
@@ -118,6 +121,14 @@ def train_task(
         )
         record_cost(writer.root, writer.name, block, cost.share((rows.stop - start) / len(members)))
         start = rows.stop
+
+
+def _one_by_one(device: str) -> Engine:
+    """Return the engine for members that hardly share an architecture: stacks would hold one."""
+    reason = "auto: architectures are drawn, so that hardly any two members are alike"
+    if device == "cpu":
+        return LoopEngine(reason=reason)
+    return StackedEngine(device=device, reason=reason)
 
 
 def _slower(one: Engine, other: Engine) -> Engine:

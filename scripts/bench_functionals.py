@@ -19,7 +19,7 @@ from jsonargparse import auto_cli
 from torch.nn import functional
 
 import zoo
-from neural_functionals.models import MODELS, FittedFunctional, build_model
+from neural_functionals.models import MODELS, FittedFunctional, build_model, needs_network
 from zoo.networks import build, example_input
 from zoo.space import WeightSpace
 
@@ -44,7 +44,7 @@ def make_step(
 ) -> tuple[Callable[[], None], int]:
     """Make a training step at the paper's settings; also the number of parameters."""
     space: WeightSpace = zoo.trace(build(network), example_input(network))
-    options = {"network": network} if MODELS[model][1].runs_members else {}
+    options = {"network": network} if needs_network(model, {}) else {}
     torch.manual_seed(0)
     reader = build_model(model, space=space, num_hyperparameters=1, **options).to(device)
     optimizer = torch.optim.Adam(reader.parameters(), 1e-3)

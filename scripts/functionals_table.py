@@ -18,13 +18,19 @@ from jsonargparse import auto_cli
 from symmetry_table import table, write_between
 from tqdm import tqdm
 
-from neural_functionals.models import MODELS, FittedFunctional, NeuralFunctional, build_model
+from neural_functionals.models import (
+    MODELS,
+    FittedFunctional,
+    NeuralFunctional,
+    build_model,
+    needs_network,
+)
 from neural_functionals.testing import (
     NETWORKS,
     SCALED_NETWORKS,
+    SEEDS,
     across_tensors,
     example_space,
-    one_sided,
     random_networks,
     symmetry_errors,
     symmetry_kinds,
@@ -38,6 +44,8 @@ ARCHITECTURES = NETWORKS | SCALED_NETWORKS
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "nfn, np": ("nfn", {"variant": "np"}),
     "scalegmn, bidirectional": ("scalegmn", {"direction": "bidirectional"}),
+    "ng-gnn, probes": ("ng-gnn", {"num_probes": 8}),
+    "ng-t, probes": ("ng-t", {"num_probes": 8}),
 }
 """Models with other than their usual options."""
 
@@ -73,7 +81,7 @@ def measure(name: str, network: str) -> list[tuple[str, ...]]:
     """Test one model on one architecture; says where it refuses the space."""
     registered, options = VARIANTS.get(name, (name, {}))
     space, cls = example_space(network), MODELS[registered][1]
-    if cls.runs_members:
+    if needs_network(registered, options):
         options = options | {"network": ARCHITECTURES[network]}
     torch.manual_seed(0)
     try:
@@ -87,7 +95,9 @@ def measure(name: str, network: str) -> list[tuple[str, ...]]:
         space,
         weights,
         kinds=tuple(kind for kind in symmetry_kinds(space) if kind in model.symmetries),
-        non_symmetry=across_tensors if cls.reads_sets else one_sided,
+        non_symmetries=[across_tensors(space, seed=seed) for seed in SEEDS]
+        if cls.reads_sets
+        else None,
     )
     return [(name, network, row.kind, f"{row.error:.0e}", f"{row.control:.0e}") for row in rows]
 

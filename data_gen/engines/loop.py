@@ -36,10 +36,13 @@ class LoopEngine:
     ----------
     device
         ``cpu``; the reference runs nowhere else.
+    reason
+        Why this engine was chosen, where it was not named.
     """
 
     name: ClassVar[str] = "loop"
     device: str = "cpu"
+    reason: str = ""
 
     def __post_init__(self) -> None:
         if self.device != "cpu":

@@ -4,11 +4,16 @@ Graphs of PyTorch Geometric are made in :mod:`neural_functionals.graphs.pyg`, wh
 """
 
 from neural_functionals.graphs.assembly import graph_template, parallel_edges
+from neural_functionals.graphs.blocks import Block, NodeFeature, NodeSet
 from neural_functionals.graphs.encoding import GraphEncoder, WaveProjection, draw_weights
-from neural_functionals.graphs.reading import GraphReader, GraphRoom, Graphs, graph_room
+from neural_functionals.graphs.mixed_topology import MixedTopology
+from neural_functionals.graphs.probing import ProbeFeatures
+from neural_functionals.graphs.reading import GraphReader, Graphs
 from neural_functionals.graphs.readout import Readout
-from neural_functionals.graphs.template import Block, GraphTemplate, NodeFeature, NodeSet
-from neural_functionals.graphs.topology import MixedTopology, SharedTopology, Topology
+from neural_functionals.graphs.relational_attention import RelationalAttention
+from neural_functionals.graphs.room import GraphRoom, graph_room
+from neural_functionals.graphs.template import GraphTemplate
+from neural_functionals.graphs.topology import SharedTopology, Topology
 
 __all__ = [
     "Block",
@@ -20,7 +25,9 @@ __all__ = [
     "GraphEncoder",
     "NodeFeature",
     "NodeSet",
+    "ProbeFeatures",
     "Readout",
+    "RelationalAttention",
     "SharedTopology",
     "Topology",
     "WaveProjection",

@@ -7,15 +7,15 @@ from math import prod
 
 import numpy as np
 
-from neural_functionals.graphs.ends import End, NodeKind, Part, cut, kernel_columns
-from neural_functionals.graphs.template import (
+from neural_functionals.graphs.blocks import (
     NODE_KINDS,
     Block,
     EdgeKind,
-    GraphTemplate,
     NodeFeature,
     NodeSet,
 )
+from neural_functionals.graphs.ends import End, NodeKind, Part, cut, kernel_columns, side_of
+from neural_functionals.graphs.template import GraphTemplate
 from zoo.space import TensorRole, WeightSpace
 
 _ROLES: tuple[TensorRole, ...] = ("bias", "gain", "shift", "mean", "variance", "weight", "other")
@@ -129,23 +129,25 @@ class _Assembly:
         own = [[axis for axis in end.axes if axis not in shared] for end in part.ends]
         index = np.transpose(part.index, [*shared, *own[0], *own[1], len(part.sizes)])
         copies, targets, sources = (prod(part.sizes[a] for a in axes) for axes in (shared, *own))
-        self._add_block(
-            "weight",
-            (self._at[source.name], self._nodes(source).reshape(copies, sources)),
-            (self._at[target.name], self._nodes(target).reshape(copies, targets)),
-            index.reshape(copies, targets, sources, -1),
-            columns,
-        )
+        index = index.reshape(copies, targets, sources, -1)
+        tail = self._at[source.name], self._nodes(source).reshape(copies, sources)
+        head = self._at[target.name], self._nodes(target).reshape(copies, targets)
+        self._add_block("weight", tail, head, index, columns)
+        if side_of(source) == side_of(target):  # both ends must hear which weights are theirs
+            self._add_block("weight", head, tail, index.swapaxes(1, 2), columns)
 
     def _expand(self, part: Part) -> None:
         """Make each entry of a field with more ends a node, tied to the units at its ends."""
         at = self._at[_entries_of(part)]
         entries = self.node_sets[at].nodes.reshape(part.sizes)
         self._describe(at, part, part.index.reshape(entries.size, -1))
-        for number, end in enumerate(part.ends):
+        for end in part.ends:
             ours = at, _sorted(entries, end.axes)
             unit = self._at[end.name], self._nodes(end)[:, None]
-            self._tie(*((ours, unit) if number == 0 else (unit, ours)))
+            if side_of(end) >= 0:
+                self._tie(unit, ours)
+            if side_of(end) <= 0:
+                self._tie(ours, unit)
 
     def _tie(self, source: _Nodes, target: _Nodes) -> None:
         """Add edges without features."""

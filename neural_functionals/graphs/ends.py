@@ -76,7 +76,7 @@ def _part(space: WeightSpace, field: Field) -> Part:
     outer = _outer_axes(space, field.groups)
     leaves = [axis for axis in range(len(outer)) if axis not in outer]
     ends = [_end(space, tensor, field, _chain(outer, axis)) for axis in leaves]
-    return Part(tensor=tensor, ends=tuple(sorted(ends, key=_order)), index=field.index)
+    return Part(tensor=tensor, ends=tuple(sorted(ends, key=side_of)), index=field.index)
 
 
 def _outer_axes(space: WeightSpace, groups: Sequence[str]) -> list[int | None]:
@@ -118,8 +118,8 @@ def _dims(space: WeightSpace, tensor: TensorSpec, field: Field, axis: int) -> It
     yield from (touch.dim for touch in touches if touch.tensor == tensor.name)
 
 
-def _order(end: End) -> int:
-    """Rank ends from targets to sources; equal ones keep the order of axes."""
+def side_of(end: End) -> int:
+    """Tell targets (negative) from sources (positive); 0 where the space does not say."""
     roles = {"out": -2, "in": 2}
     kinds = {"output": -1, "input": 1}
     return roles.get(end.role, 0) or kinds.get(end.kind, 0)
@@ -179,6 +179,8 @@ def _grown(shape: Sequence[int], rank: int) -> tuple[int, ...]:
 def _columns(space: WeightSpace, part: Part, own: np.ndarray, largest: np.ndarray) -> np.ndarray:
     """Kernel position in the largest kernel, then number among channels of one position."""
     positions = part.index.reshape(-1, part.index.shape[-1])[0]
+    if not part.tensor.shape:  # one number, of no axes
+        return np.zeros(len(positions), dtype=np.int64)
     places = np.unravel_index(positions - space.offsets[part.tensor.name], part.tensor.shape)
     dims = [dim for dim, axis in enumerate(part.tensor.axes) if axis.role == "kernel"]
     at = np.zeros((len(positions), len(largest)), dtype=np.int64)

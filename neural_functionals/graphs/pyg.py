@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neural_functionals.graphs.reading import GraphRoom
+from neural_functionals.graphs.room import GraphRoom
 from neural_functionals.graphs.template import GraphTemplate
 from zoo.errors import WeightSpaceMismatchError
 

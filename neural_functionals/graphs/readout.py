@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from neural_functionals.graphs.mixed_topology import MixedTopology
 from neural_functionals.graphs.reading import GraphReader, Graphs
 from neural_functionals.graphs.template import GraphTemplate
-from neural_functionals.graphs.topology import MixedTopology
 from zoo.errors import WeightSpaceMismatchError
 
 
@@ -80,11 +80,17 @@ class Readout(nn.Module):
 
 
 def reaches_outputs(template: GraphTemplate, num_rounds: int, *, both_ways: bool) -> bool:
-    """Tell whether features of every node get to a network output in so many rounds of messages."""
+    """Tell whether what every node is and hears gets to a network output in so many rounds.
+
+    Hidden units hear their weights in the first round, and need the others to tell.
+    """
     near = {at for at, each in enumerate(template.node_sets) if each.kind == "output"}
+    hidden = {at for at, each in enumerate(template.node_sets) if each.kind == "hidden"}
+    heard = False
     for _ in range(num_rounds):
+        heard = hidden <= near
         found = {block.source for block in template.blocks if block.target in near}
         if both_ways:
             found |= {block.target for block in template.blocks if block.source in near}
         near |= found
-    return len(near) == len(template.node_sets)
+    return heard and len(near) == len(template.node_sets)

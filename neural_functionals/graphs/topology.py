@@ -1,8 +1,9 @@
-"""Where messages go: from nodes to edges and back, for one shared graph and for mixed ones.
+"""Where messages go: from nodes to edges and back.
 
 Models see one interface. Where all networks of a batch share a graph, each of its blocks is a plain
 tensor ``[batch, copies, targets, sources, channels]``: what edges read at their ends is a view, and
-what nodes collect is a reduction of an axis. Where graphs differ, edges are rows of one tensor.
+what nodes collect is a reduction of an axis. Where graphs differ, edges are rows of one tensor, see
+:class:`~neural_functionals.graphs.MixedTopology`.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neural_functionals.graphs.template import GraphTemplate, NodeSet
+from neural_functionals.graphs.blocks import NodeSet
+from neural_functionals.graphs.template import GraphTemplate
 
 Edges = list[Tensor]
 _COMBINE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -190,61 +192,6 @@ class _Side(nn.Module):
         return empty.scatter_reduce(1, index, flat, how, include_self=False)
 
 
-class MixedTopology(Topology):
-    """Each network has a graph of its own.
-
-    Features of nodes are ``[nodes of all graphs, channels]``, those of edges one tensor ``[edges of
-    all graphs, channels]``.
-
-    Parameters
-    ----------
-    edge_index
-        Source and target of each edge, ``[2, edges]``, int64.
-    graph
-        Graph of each node, ``[nodes]``, int64, ascending.
-    num_graphs
-        Number of graphs.
-    """
-
-    def __init__(self, edge_index: Tensor, graph: Tensor, num_graphs: int) -> None:
-        self.edge_index, self.graph, self.num_graphs = edge_index, graph, num_graphs
-        self.edge_graph = graph[edge_index[0]]
-        self.out_degree, self.in_degree = (_count(ends, len(graph)) for ends in edge_index)
-
-    def sources(self, nodes: Tensor) -> Edges:
-        """Gather rows."""
-        return [nodes.index_select(0, self.edge_index[0])]
-
-    def targets(self, nodes: Tensor) -> Edges:
-        """Gather rows."""
-        return [nodes.index_select(0, self.edge_index[1])]
-
-    def sum(self, edges: Sequence[Tensor], *, back: bool = False) -> Tensor:
-        """Scatter rows."""
-        return _sum(edges[0], self.edge_index[0 if back else 1], len(self.graph))
-
-    def extreme(
-        self, edges: Sequence[Tensor], *, largest: bool, back: bool = False, fill: float = 0.0
-    ) -> Tensor:
-        """Scatter rows."""
-        index = self.edge_index[0 if back else 1][:, None].expand_as(edges[0])
-        empty = edges[0].new_full((len(self.graph), edges[0].shape[1]), fill)
-        how = "amax" if largest else "amin"
-        return empty.scatter_reduce(0, index, edges[0], how, include_self=False)
-
-    def pool(self, nodes: Tensor) -> Tensor:
-        """Scatter rows."""
-        return _mean(nodes, self.graph, self.num_graphs)
-
-    def spread(self, graphs: Tensor) -> Tensor:
-        """Gather rows."""
-        return graphs.index_select(0, self.graph)
-
-    def pool_edges(self, edges: Sequence[Tensor]) -> Tensor:
-        """Scatter rows."""
-        return _mean(edges[0], self.edge_graph, self.num_graphs)
-
-
 def _extreme(values: Tensor, *, dim: int, largest: bool) -> Tensor:
     """Find the largest or smallest values along an axis; equal ones share the gradient.
 
@@ -255,16 +202,3 @@ def _extreme(values: Tensor, *, dim: int, largest: bool) -> Tensor:
     share = (fixed == found).to(values.dtype)
     share /= share.sum(dim, keepdim=True)
     return (values * share).sum(dim)
-
-
-def _sum(rows: Tensor, index: Tensor, length: int) -> Tensor:
-    return rows.new_zeros(length, rows.shape[1]).index_add(0, index, rows)
-
-
-def _count(index: Tensor, length: int) -> Tensor:
-    """Count occurrences, ``[length, 1]``."""
-    return torch.bincount(index, minlength=length)[:, None]
-
-
-def _mean(rows: Tensor, index: Tensor, length: int) -> Tensor:
-    return _sum(rows, index, length) / _count(index, length).clamp(min=1)

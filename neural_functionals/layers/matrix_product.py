@@ -8,7 +8,7 @@ with the weights between. A *covector* is linear in what leaves a unit: copies s
 over units of a vector times a covector are invariant.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from neural_functionals.layers.scaling import scale_degrees
 from neural_functionals.layers.sign_graph import axis_role
 from neural_functionals.layers.sign_messages import Gate
 from zoo.errors import WeightSpaceMismatchError
-from zoo.space import WeightSpace
+from zoo.space import Domain, WeightSpace
 
 _EPSILON = 1e-24
 
@@ -102,6 +102,12 @@ def flows(space: WeightSpace, layout: WeightLayout) -> tuple[list[Flow], list[in
     ], plain
 
 
+def respects(space: WeightSpace, found: Sequence[Flow], domain: Domain) -> bool:
+    """Tell whether every factor of a kind is one that multiplies all that enters its unit."""
+    count = sum(flow.is_scaled if domain == "positive" else flow.is_signed for flow in found)
+    return count == sum(one.domain == domain for one in space.scalings)
+
+
 def _ordered(space: WeightSpace, layout: WeightLayout) -> Iterator[str]:
     """List groups, each after those that lead to it."""
     sources: dict[str, set[str]] = {group.name: set() for group in space.groups}
@@ -127,11 +133,11 @@ def _unsuitable(space: WeightSpace, reason: str) -> WeightSpaceMismatchError:
     )
 
 
-def _is_common(space: WeightSpace, layout: WeightLayout, group: str, domain: str) -> bool:
+def _is_common(space: WeightSpace, layout: WeightLayout, group: str, domain: Domain) -> bool:
     """Whether one factor of a group's units multiplies all that enters them, to the power 1."""
     owners = [one.group for one in space.scalings if one.domain == domain]
     own = [at for at, owner in enumerate(owners) if owner == group]
-    degrees = scale_degrees(space, layout, domain)  # type: ignore[arg-type]
+    degrees = scale_degrees(space, layout, domain)
     return len(own) == 1 and all(
         bool((degrees[at][:, own] == 1).all())
         for at, (block, field) in enumerate(zip(layout.blocks(), layout.fields, strict=True))

@@ -44,15 +44,11 @@ class MemberRunner:
 
     def __init__(self, space: WeightSpace, network: Mapping[str, Any]) -> None:
         example = example_input(network)
-        if not example.is_floating_point():
-            raise InvalidConfigError(
-                f"Expected a network that takes real numbers, which can be learnt, got "
-                f"{network['name']!r}, which takes {example.dtype}. Use a model that reads weights."
-            )
+        check_real(example, network)
         self.space = space
         self.buffers = [tensor.name for tensor in space.tensors if tensor.kind == "buffer"]
         self.module = build(network).eval().requires_grad_(requires_grad=False)
-        _check(self.module, space, network)
+        check_network(self.module, space, network)
         self.input_shape = tuple(example.shape[1:])
         with torch.no_grad():
             self.num_outputs = _joined(self.module(example)).shape[1]
@@ -93,8 +89,17 @@ def _joined(outputs: Any) -> Tensor:
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
-def _check(module: nn.Module, space: WeightSpace, network: Mapping[str, Any]) -> None:
-    """Raise unless a module's floating-point tensors are those of a weight space."""
+def check_real(example: Tensor, network: Mapping[str, Any]) -> None:
+    """Raise :class:`InvalidConfigError` unless a network's inputs are real numbers."""
+    if not example.is_floating_point():
+        raise InvalidConfigError(
+            f"Expected a network that takes real numbers, which can be learnt, got "
+            f"{network['name']!r}, which takes {example.dtype}. Use a model that reads weights."
+        )
+
+
+def check_network(module: nn.Module, space: WeightSpace, network: Mapping[str, Any]) -> None:
+    """Raise :class:`WeightSpaceMismatchError` unless a module's tensors are those of a space."""
     expected = {tensor.name: tensor.shape for tensor in space.tensors}
     expected |= {alias: expected[name] for alias, name in space.tied}
     came = {

@@ -1,5 +1,6 @@
 """Networks that read population members: one paper, one file, and a registry of names."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,8 @@ from neural_functionals.models.functional import (
     FittedFunctional,
     ModelConfig,
     NeuralFunctional,
+    configure,
+    runs_members,
 )
 from neural_functionals.models.gmn import GMN, GMNConfig
 from neural_functionals.models.hyperparameters import (
@@ -85,7 +88,9 @@ __all__ = [
     "build_model",
     "describe_model",
     "model_class",
+    "needs_network",
     "restore_model",
+    "runs_members",
 ]
 
 MODELS: dict[str, tuple[type[Any], type[Any]]] = {
@@ -121,6 +126,18 @@ def model_class(name: str) -> type[Any]:
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
     return MODELS[name][1]
+
+
+def needs_network(name: str, options: Mapping[str, Any]) -> bool:
+    """Tell whether a model with some options runs members, and so needs their ``network``.
+
+    Raises
+    ------
+    UnknownNameError
+        If no model, or no field of its configuration, has that name.
+    """
+    model_class(name)
+    return runs_members(configure(MODELS[name][0](), dict(options)))
 
 
 def build_model(

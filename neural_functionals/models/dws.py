@@ -3,43 +3,21 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from neural_functionals.layers import (
-    EquivariantStack,
-    InvariantPooling,
-    OrbitNormalisation,
-    WeightLayout,
-    perceptron,
-)
-from neural_functionals.models.functional import NeuralFunctional, Reads, configure
-from zoo.errors import InvalidConfigError
+from neural_functionals.layers import WeightLayout
+from neural_functionals.models.equivariant import EquivariantConfig, EquivariantFunctional
+from neural_functionals.models.functional import configure
 from zoo.space import WeightSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class DWSNetConfig:
-    """Options of :class:`DWSNet`.
-
-    Parameters
-    ----------
-    channels
-        Features per weight after each equivariant layer.
-    hidden
-        Widths of the head.
-    """
+class DWSNetConfig(EquivariantConfig):
+    """Options of :class:`DWSNet`: features per weight after each layer, widths of the head."""
 
     channels: tuple[int, ...] = (32, 32, 32, 32, 32)
     hidden: tuple[int, ...] = (32,)
 
-    def __post_init__(self) -> None:
-        if not self.channels or min(*self.channels, *self.hidden) < 1:
-            raise InvalidConfigError(
-                f"Expected at least one layer and positive widths, got {self}."
-            )
 
-
-class DWSNet(NeuralFunctional):
+class DWSNet(EquivariantFunctional):
     r"""Deep weight space network of Navon et al. [1]_.
 
     .. math:: f(w) = \mathrm{MLP}(\mathrm{pool}(\sigma L_k \cdots \sigma L_1(\mathrm{norm}(w))))
@@ -78,7 +56,6 @@ class DWSNet(NeuralFunctional):
     """
 
     name: ClassVar[str] = "dws"
-    reads: ClassVar[Reads] = "weights"
     config: DWSNetConfig
 
     def __init__(
@@ -90,20 +67,4 @@ class DWSNet(NeuralFunctional):
         **overrides: Any,
     ) -> None:
         config = configure(config or DWSNetConfig(), overrides)
-        super().__init__(space, config, num_outputs)
-        self.layout = WeightLayout(space, repeated=True)
-        self.normalise = OrbitNormalisation(self.layout.orbit)
-        blocks = [self.layout.blocks(channels) for channels in (1, *config.channels)]
-        self.stack = EquivariantStack(blocks)
-        self.pool = InvariantPooling(blocks[-1])
-        self.head = perceptron(self.pool.num_features, config.hidden, num_outputs)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map weights ``[batch, P]`` to ``[batch, num_outputs]``."""
-        features = self.layout.gather(self.normalise(inputs))
-        outputs: Tensor = self.head(self.pool(self.stack(features)))
-        return outputs
-
-    def fit_statistics(self, inputs: Tensor) -> None:
-        """Measure mean and standard deviation per orbit on weights ``[members, P]``."""
-        self.normalise.fit(inputs)
+        super().__init__(space, config, num_outputs, layout=WeightLayout(space, repeated=True))

@@ -8,11 +8,13 @@ from torch import Tensor, nn
 
 from neural_functionals.runs import Loss
 from zoo.errors import unknown_name
-from zoo.space import WeightSpace
+from zoo.space import Domain, WeightSpace
 
 Reads = Literal["weights", "hyperparameters"]
 Symmetry = Literal["permutation", "scale", "sign"]
 EVERY_SYMMETRY: tuple[Symmetry, ...] = ("permutation", "scale", "sign")
+DOMAINS: dict[Symmetry, Domain] = {"scale": "positive", "sign": "sign"}
+"""Factors that symmetries but relabelling multiply hidden units by."""
 
 
 class ModelConfig(Protocol):
@@ -44,8 +46,6 @@ class NeuralFunctional(nn.Module, ABC):
         Which part of a batch ``forward`` takes.
     usual_loss
         What it is trained with where nothing else is asked for.
-    runs_members
-        Whether it runs the members themselves: its options then hold their ``network``.
     symmetries
         What of a member's symmetries its output does not depend on: relabelling hidden units, their
         positive factors, their signs.
@@ -56,7 +56,6 @@ class NeuralFunctional(nn.Module, ABC):
     name: ClassVar[str]
     reads: ClassVar[Reads]
     usual_loss: ClassVar[Loss] = "bce"
-    runs_members: ClassVar[bool] = False
     symmetries: tuple[Symmetry, ...] = ("permutation",)
     reads_sets: ClassVar[bool] = False
 
@@ -113,6 +112,11 @@ class FittedFunctional(NeuralFunctional):
         targets
             ``[members, outputs]``.
         """
+
+
+def runs_members(config: ModelConfig) -> bool:
+    """Tell whether a model runs members on probes, as the ``network`` in its configuration."""
+    return bool(getattr(config, "num_probes", 0))
 
 
 def configure(config: Config, overrides: dict[str, Any]) -> Config:

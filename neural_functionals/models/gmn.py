@@ -213,8 +213,10 @@ class Meeting(nn.Module):
         targets = topology.targets(
             self.target(state.nodes) + topology.spread(self.whole(state.whole))
         )
+        # Large new tensors are slow, but the first one must be new: what a linear map returns is a
+        # view, and gradients of what is changed in place inside a view are copied at every step.
         return [
-            self.own(edge).add_(source).add_(target).relu_()  # in place: large new tensors are slow
+            (self.own(edge) + source).add_(target).relu_()
             for edge, source, target in zip(state.edges, sources, targets, strict=True)
         ]
 

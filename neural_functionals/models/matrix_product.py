@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from neural_functionals.layers import OrbitNormalisation, WeightLayout, perceptron
-from neural_functionals.layers.matrix_product import Flow, MatrixProduct, UnitMap, flows
+from neural_functionals.layers.matrix_product import Flow, MatrixProduct, UnitMap, flows, respects
 from neural_functionals.layers.scale_normalise import uncentre
 from neural_functionals.layers.sign_messages import Gate
 from neural_functionals.models.functional import (
+    DOMAINS,
     EVERY_SYMMETRY,
     NeuralFunctional,
     Reads,
@@ -80,10 +81,10 @@ class MatrixProductNetwork(NeuralFunctional):
     -----
     Our own design: matrix-product variants of metanetworks are known to stay exact under widening
     forwards; linear covectors make both directions exact. Factors are respected where one acts on
-    all that enters a unit (any ReLU, tanh or sine layer); BatchNorm's parameters are features of
-    their units, and its further factors are not divided out. Weights are divided by their root mean
-    square per orbit and never centred, for that would not be linear. Pairings enter the head
-    through an inverse hyperbolic sine, since they grow with the product of all layers.
+    all that enters a unit (any ReLU, tanh or sine layer); others, as those of BatchNorm or of units
+    that are products of layers, are not divided out, and then not claimed. Weights are divided by
+    their root mean square per orbit and never centred, for that would not be linear. Pairings enter
+    the head through an inverse hyperbolic sine, since they grow with the product of all layers.
 
     Examples
     --------
@@ -119,11 +120,11 @@ class MatrixProductNetwork(NeuralFunctional):
     ) -> None:
         config = configure(config or MatrixProductNetworkConfig(), overrides)
         super().__init__(space, config, num_outputs)
-        if any(tensor.kind == "buffer" for tensor in space.tensors):  # see the notes
-            self.symmetries = ("permutation",)
         self.layout = WeightLayout(space)
         self.normalise = OrbitNormalisation(self.layout.orbit)
         self.flows, self.plain = flows(space, self.layout)
+        kinds = (kind for kind, domain in DOMAINS.items() if respects(space, self.flows, domain))
+        self.symmetries = ("permutation", *kinds)
         channels = [block.channels for block in self.layout.blocks()]
         self.vectors = nn.ModuleList(Vectors(flow, channels, config.width) for flow in self.flows)
         self.covectors = nn.ModuleList(

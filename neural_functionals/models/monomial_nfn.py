@@ -72,7 +72,9 @@ class MonomialNFN(NeuralFunctional):
     features. Maps without bias and ReLU commute with that, so it is done first, where weights can
     also be normalised per orbit. The paper pools absolute values of what signs flip; means of
     products come beside them, for without those the network misses a sign that is flipped on one
-    side of a layer only, or units that are. Weights start so that outputs have unit variance.
+    side of a layer only, or units that are. So do means over units of a map of all that is a
+    unit's own: types that maps cannot mix would never meet, and the network would miss that one of
+    them is relabelled alone. Weights start so that outputs have unit variance.
 
     References
     ----------

@@ -6,16 +6,15 @@ from math import pi
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from neural_functionals.layers import (
-    EquivariantStack,
-    InvariantPooling,
-    OrbitNormalisation,
-    WeightLayout,
-    perceptron,
+from neural_functionals.layers import WeightLayout
+from neural_functionals.models.equivariant import (
+    EquivariantConfig,
+    EquivariantFunctional,
+    Positions,
 )
-from neural_functionals.models.functional import NeuralFunctional, Reads, configure
+from neural_functionals.models.functional import configure
 from zoo.errors import InvalidConfigError
 from zoo.space import PinKind, WeightSpace
 
@@ -23,7 +22,7 @@ _FREE: dict[str, tuple[PinKind, ...]] = {"hnp": (), "np": ("input", "output")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class NFNConfig:
+class NFNConfig(EquivariantConfig):
     """Options of :class:`NFN`; the defaults are the paper's for predicting generalisation.
 
     Parameters
@@ -31,33 +30,17 @@ class NFNConfig:
     variant
         ``"hnp"``: only hidden neurons may be relabelled. ``"np"``: inputs and outputs too, told
         apart by sinusoidal features of their positions.
-    channels
-        Features per weight after each equivariant layer.
-    hidden
-        Widths of the head.
     num_bands, max_frequency
         Position features (``"np"`` only): ``2 num_bands + 1`` per weight, up to ``max_frequency /
         2`` half-waves over the positions.
     """
 
     variant: Literal["hnp", "np"] = "hnp"
-    channels: tuple[int, ...] = (16, 16, 5)
-    hidden: tuple[int, ...] = (1000, 1000)
     num_bands: int = 6
     max_frequency: float = 10.0
 
-    def __post_init__(self) -> None:
-        if self.variant not in _FREE:
-            raise InvalidConfigError(
-                f"Expected variant 'hnp' or 'np' for NFN, got {self.variant!r}."
-            )
-        if not self.channels or min(*self.channels, *self.hidden, self.num_bands) < 1:
-            raise InvalidConfigError(
-                f"Expected at least one layer and positive widths, got {self}."
-            )
 
-
-class NFN(NeuralFunctional):
+class NFN(EquivariantFunctional):
     r"""Neural functional network of Zhou et al. [1]_ on any weight space.
 
     .. math:: f(w) = \mathrm{MLP}(\mathrm{mean}(\sigma L_k \cdots \sigma L_1(\mathrm{norm}(w))))
@@ -96,7 +79,6 @@ class NFN(NeuralFunctional):
     """
 
     name: ClassVar[str] = "nfn"
-    reads: ClassVar[Reads] = "weights"
     config: NFNConfig
 
     def __init__(
@@ -108,35 +90,22 @@ class NFN(NeuralFunctional):
         **overrides: Any,
     ) -> None:
         config = configure(config or NFNConfig(), overrides)
-        super().__init__(space, config, num_outputs)
-        self.layout = WeightLayout(space, free=_FREE[config.variant], repeated=True)
-        self.normalise = OrbitNormalisation(self.layout.orbit)
-        self.positions = PositionFeatures(
-            self.layout,
+        if config.variant not in _FREE or config.num_bands < 1:
+            raise InvalidConfigError(
+                f"Expected variant 'hnp' or 'np' for NFN and at least one band, got "
+                f"{config.variant!r} and {config.num_bands}."
+            )
+        layout = WeightLayout(space, free=_FREE[config.variant], repeated=True)
+        positions = PositionFeatures(
+            layout,
             known={group.name for group in space.groups},
             num_bands=config.num_bands,
             max_frequency=config.max_frequency,
         )
-        blocks = [
-            self.layout.blocks(extra=self.positions.num_features),
-            *(self.layout.blocks(channels) for channels in config.channels),
-        ]
-        self.stack = EquivariantStack(blocks)
-        self.pool = InvariantPooling(blocks[-1])
-        self.head = perceptron(self.pool.num_features, config.hidden, num_outputs)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map weights ``[batch, P]`` to ``[batch, num_outputs]``."""
-        features = self.positions(self.layout.gather(self.normalise(inputs)))
-        outputs: Tensor = self.head(self.pool(self.stack(features)))
-        return outputs
-
-    def fit_statistics(self, inputs: Tensor) -> None:
-        """Measure mean and standard deviation per orbit on weights ``[members, P]``."""
-        self.normalise.fit(inputs)
+        super().__init__(space, config, num_outputs, layout=layout, positions=positions)
 
 
-class PositionFeatures(nn.Module):
+class PositionFeatures(Positions):
     """Tells positions of freed axes apart: sines, cosines and the position itself [1]_.
 
     Parameters

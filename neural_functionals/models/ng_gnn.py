@@ -1,73 +1,39 @@
 """Neural graphs read by a graph network: principal neighbourhood aggregation, edges that learn."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neural_functionals.graphs import (
-    GraphEncoder,
-    GraphReader,
-    GraphRoom,
-    Readout,
-    Topology,
-    draw_weights,
-)
-from neural_functionals.layers import perceptron
-from neural_functionals.models.functional import NeuralFunctional, Reads, configure
-from zoo.errors import InvalidConfigError
+from neural_functionals.graphs import Topology, draw_weights
+from neural_functionals.models.functional import configure
+from neural_functionals.models.neural_graph import NeuralGraphConfig, NeuralGraphFunctional
 from zoo.space import WeightSpace
-
-if TYPE_CHECKING:
-    from torch_geometric.data import Batch
 
 _NUM_REDUCTIONS = 4  # mean, minimum, maximum, standard deviation
 _FLAT = 1e-5  # variances up to this count as none
 
 
 @dataclass(frozen=True, kw_only=True)
-class NGGNNConfig:
+class NGGNNConfig(NeuralGraphConfig):
     """Options of :class:`NGGNN`; defaults are the authors' for classifying implicit functions.
 
     Parameters
     ----------
     width
         Features per node and per edge.
-    num_layers
-        Rounds of messages.
-    num_waves, sigma
-        Random Fourier features of weights and biases; none, but the weights themselves, if
-        ``num_waves`` is 0.
-    hidden
-        Widths of the head.
-    readout
-        ``"outputs"``: the features of all network outputs; ``"mean"``: the mean over all nodes.
-    room
-        If given, the model also reads batches of mixed graphs that fit into it, see
-        :func:`~neural_functionals.graphs.graph_room`.
     """
 
     width: int = 32
-    num_layers: int = 4
-    num_waves: int = 128
-    sigma: float = 3.0
-    hidden: tuple[int, ...] = (32, 32)
-    readout: Literal["outputs", "mean"] = "outputs"
-    room: GraphRoom | None = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "room", GraphRoom.from_plain(self.room))
-        if self.readout not in ("outputs", "mean"):
-            raise InvalidConfigError(
-                f"Expected readout 'outputs' or 'mean' for NG-GNN, got {self.readout!r}."
-            )
-        if min(self.width, self.num_layers, *self.hidden) < 1 or self.num_waves < 0:
-            raise InvalidConfigError(f"Expected positive widths and number of layers, got {self}.")
+    def widths(self) -> tuple[int, ...]:
+        """All widths but the head's."""
+        return (self.width,)
 
 
-class NGGNN(NeuralFunctional):
+class NGGNN(NeuralGraphFunctional):
     r"""Graph network on neural graphs of Kofinas et al. [1]_, for any weight space.
 
     Nodes are units, inputs and outputs with biases as features, edges are weights. Each round sends
@@ -101,8 +67,8 @@ class NGGNN(NeuralFunctional):
     network's output depends on the others. Units that residual connections make one neuron group
     are one set of nodes. The mean over all nodes is read beside the outputs where some node is more
     than ``num_layers`` edges away from these. Weights start so that outputs have the variance of
-    inputs. Activation embeddings and probe features are left
-    out.
+    inputs. Probe features (``num_probes``) are added to nodes. Activation embeddings
+    are left out.
 
     References
     ----------
@@ -123,7 +89,6 @@ class NGGNN(NeuralFunctional):
     """
 
     name: ClassVar[str] = "ng-gnn"
-    reads: ClassVar[Reads] = "weights"
     config: NGGNNConfig
 
     def __init__(
@@ -135,43 +100,17 @@ class NGGNN(NeuralFunctional):
         **overrides: Any,
     ) -> None:
         config = configure(config or NGGNNConfig(), overrides)
-        super().__init__(space, config, num_outputs)
         width = config.width
-        self.reader = GraphReader(space, config.room)
-        self.encode = GraphEncoder(
-            self.reader,
-            node_width=width,
-            edge_width=width,
-            num_waves=config.num_waves,
-            sigma=config.sigma,
+        super().__init__(
+            space, config, num_outputs, node_width=width, edge_width=width, both_ways=False
         )
         degrees = torch.from_numpy(self.reader.template.in_degree)
         scale = float(degrees.add(1).log().mean())
+        lasts = [depth == config.num_layers - 1 for depth in range(config.num_layers)]
         self.rounds = nn.ModuleList(
-            Round(width, mean_log_degree=scale, last=depth == config.num_layers - 1)
-            for depth in range(config.num_layers)
+            Round(width, mean_log_degree=scale, last=last) for last in lasts
         )
-        self.read = Readout(
-            self.reader,
-            width,
-            num_rounds=config.num_layers,
-            outputs=config.readout == "outputs",
-        )
-        self.head = perceptron(self.read.num_features, config.hidden, num_outputs)
         draw_weights(self)
-
-    def forward(self, inputs: "Tensor | Batch") -> Tensor:
-        """Map weights ``[batch, P]``, or mixed graphs, to ``[batch, num_outputs]``."""
-        graphs = self.reader(inputs)
-        nodes, edges = self.encode(graphs)
-        for one in self.rounds:
-            nodes, edges = one(graphs.topology, nodes, edges)
-        outputs: Tensor = self.head(self.read(graphs, nodes))
-        return outputs
-
-    def fit_statistics(self, inputs: Tensor) -> None:
-        """Measure mean and standard deviation per orbit on weights ``[members, P]``."""
-        self.reader.normalise.fit(inputs)
 
 
 class Round(nn.Module):

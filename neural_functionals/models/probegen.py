@@ -95,7 +95,6 @@ class ProbeGen(NeuralFunctional):
     name: ClassVar[str] = "probegen"
     reads: ClassVar[Reads] = "weights"
     symmetries: tuple[Symmetry, ...] = EVERY_SYMMETRY
-    runs_members: ClassVar[bool] = True
     config: ProbeGenConfig
 
     def __init__(

@@ -3,43 +3,21 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from neural_functionals.layers import (
-    EquivariantStack,
-    InvariantPooling,
-    OrbitNormalisation,
-    WeightLayout,
-    perceptron,
-)
-from neural_functionals.models.functional import NeuralFunctional, Reads, configure
-from zoo.errors import InvalidConfigError
+from neural_functionals.layers import WeightLayout
+from neural_functionals.models.equivariant import EquivariantConfig, EquivariantFunctional
+from neural_functionals.models.functional import configure
 from zoo.space import WeightSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNFConfig:
-    """Options of :class:`UNF`.
-
-    Parameters
-    ----------
-    channels
-        Features per weight after each equivariant layer.
-    hidden
-        Widths of the head.
-    """
+class UNFConfig(EquivariantConfig):
+    """Options of :class:`UNF`: features per weight after each layer, widths of the head."""
 
     channels: tuple[int, ...] = (32, 32, 32)
     hidden: tuple[int, ...] = (512, 512)
 
-    def __post_init__(self) -> None:
-        if not self.channels or min(*self.channels, *self.hidden) < 1:
-            raise InvalidConfigError(
-                f"Expected at least one layer and positive widths, got {self}."
-            )
 
-
-class UNF(NeuralFunctional):
+class UNF(EquivariantFunctional):
     r"""Universal neural functional of Zhou et al. [1]_: any weight space, all its equivariant maps.
 
     .. math:: f(w) = \mathrm{MLP}(\mathrm{pool}(\sigma L_k \cdots \sigma L_1(\mathrm{norm}(w))))
@@ -89,7 +67,6 @@ class UNF(NeuralFunctional):
     """
 
     name: ClassVar[str] = "unf"
-    reads: ClassVar[Reads] = "weights"
     config: UNFConfig
 
     def __init__(
@@ -101,20 +78,4 @@ class UNF(NeuralFunctional):
         **overrides: Any,
     ) -> None:
         config = configure(config or UNFConfig(), overrides)
-        super().__init__(space, config, num_outputs)
-        self.layout = WeightLayout(space, repeated=True)
-        self.normalise = OrbitNormalisation(self.layout.orbit)
-        blocks = [self.layout.blocks(channels) for channels in (1, *config.channels)]
-        self.stack = EquivariantStack(blocks)
-        self.pool = InvariantPooling(blocks[-1])
-        self.head = perceptron(self.pool.num_features, config.hidden, num_outputs)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map weights ``[batch, P]`` to ``[batch, num_outputs]``."""
-        features = self.layout.gather(self.normalise(inputs))
-        outputs: Tensor = self.head(self.pool(self.stack(features)))
-        return outputs
-
-    def fit_statistics(self, inputs: Tensor) -> None:
-        """Measure mean and standard deviation per orbit on weights ``[members, P]``."""
-        self.normalise.fit(inputs)
+        super().__init__(space, config, num_outputs, layout=WeightLayout(space, repeated=True))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from neural_functionals.models import NeuralFunctional
+from neural_functionals.models import NeuralFunctional, runs_members
 from zoo.errors import InvalidConfigError, WeightSpaceMismatchError
 from zoo.store import Members
 
@@ -34,7 +34,7 @@ def common_network(members: Members) -> dict[str, Any]:
 
 def check_network(model: NeuralFunctional, members: Members) -> None:
     """Raise :class:`WeightSpaceMismatchError` if a model runs members as another network."""
-    if not model.runs_members:
+    if not runs_members(model.config):
         return
     expected = _evaluated(model.config.network)  # type: ignore[attr-defined]
     if (came := common_network(members)) != expected:

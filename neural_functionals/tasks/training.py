@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from neural_functionals.models import FittedFunctional, build_model, model_class
+from neural_functionals.models import FittedFunctional, build_model, needs_network
 from neural_functionals.runs import Metrics, PropertyRun
 from neural_functionals.tasks.checkpoint import BEST, CHECKPOINTS, LAST, save
 from neural_functionals.tasks.networks import common_network
@@ -119,7 +119,7 @@ def train_property(
 def make_task(run: PropertyRun, module: ZooDataModule) -> PropertyRegression:
     """Make the task with fresh weights, drawn from torch's current generator."""
     options = run.options
-    if model_class(run.model).runs_members and "network" not in options:
+    if needs_network(run.model, options) and "network" not in options:
         options = options | {"network": common_network(module.population)}
     model = build_model(
         run.model,

@@ -215,3 +215,11 @@ def test_contradictions_are_named():
         WildConvolutions(num_layers=(3, 2))
     with pytest.raises(UnknownNameError, match="Known: field_grid, wild_convolutions"):
         arch.from_json({"architectures": "wilder"})
+
+
+def test_auto_trains_members_of_drawn_architectures_one_by_one(tmp_path):
+    """Wherever a skip connection first appears, no engine stops at it."""
+    run = Run(recipe=recipe("wild-park", num_members=9), out=tmp_path / "wild.zarr", engine="auto")
+    engine = run.make_engine()
+    assert engine.name == "loop"
+    assert "drawn" in engine.reason

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from neural_functionals.models import MODELS, FittedFunctional, build_model
+from neural_functionals.models import MODELS, FittedFunctional, build_model, needs_network
 from neural_functionals.testing import NETWORKS, example_space, random_networks
 
 _NETWORK = "cnn"
@@ -23,7 +23,7 @@ _GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU
 
 def _model(name):
     space = example_space(_NETWORK)
-    options = {"network": NETWORKS[_NETWORK]} if MODELS[name][1].runs_members else {}
+    options = {"network": NETWORKS[_NETWORK]} if needs_network(name, {}) else {}
     torch.manual_seed(0)
     model = build_model(name, space=space, num_hyperparameters=1, **options, **_SMALL.get(name, {}))
     model.fit_statistics(random_networks(space, 50, seed=0).float())

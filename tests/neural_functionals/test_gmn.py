@@ -46,6 +46,19 @@ def test_nodes_hear_the_mean_of_messages_both_ways():
             torch.testing.assert_close(read[1 + back][0, node], expected)
 
 
+def test_gradients_are_not_copied_into_views():
+    """What is changed in place inside a view costs more than all matrix products together."""
+    space = example_space("cnn")
+    work, seen = [GMN(space, width=3)(random_networks(space, 2, seed=0).float()).grad_fn], set()
+    while work:
+        step = work.pop()
+        if step is not None and step not in seen:
+            seen.add(step)
+            work += [before for before, _ in step.next_functions]
+    assert len(seen) > 100
+    assert "CopySlices" not in {type(step).__name__ for step in seen}
+
+
 def test_bad_options_are_refused():
     with pytest.raises(InvalidConfigError, match="positive widths"):
         GMN(example_space("mlp"), num_layers=0)

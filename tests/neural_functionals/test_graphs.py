@@ -171,6 +171,52 @@ def test_groups_of_a_convolution_are_copies():
     assert (2, 2, 3) in [block.shape for block in template.blocks]
 
 
+class Diagonal(torch.nn.Module):
+    """Parameters per channel and state, of which neither makes the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = torch.nn.Linear(2, 3), torch.nn.Linear(3, 2)
+        self.decay, self.read = (torch.nn.Parameter(torch.randn(3, 5)) for _ in range(2))
+
+    def forward(self, x):
+        state = torch.sigmoid(self.decay) * self.embed(x).unsqueeze(-1)
+        return self.head((torch.tanh(state) * self.read).sum(-1))
+
+
+def test_weights_without_direction_have_edges_both_ways():
+    """So that states, too, hear which of their parameters belong together."""
+    space = zoo.trace(Diagonal(), torch.zeros(2, 2))
+    template = graph_template(space)
+    shapes = [block.shape for block in template.blocks]
+    assert shapes.count((1, 3, 5)) == shapes.count((1, 5, 3)) == 2
+    torch.manual_seed(0)
+    model = NGGNN(space, width=6, num_waves=4).double()
+    weights = random_networks(space, 4, seed=0)
+    before = model(weights)
+    first = space.unflatten(weights.clone())
+    moved = space.flatten(first | {"decay": first["decay"].roll(1, dims=2)})
+    assert ((model(moved) - before).abs() / before.std(dim=0)).max() > 1e-4
+
+
+def test_single_numbers_describe_the_network():
+    """A learned temperature, say, which has no axis."""
+
+    class Tempered(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = torch.nn.Linear(2, 3), torch.nn.Linear(3, 2)
+            self.temperature = torch.nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x):
+            return self.last(torch.tanh(self.first(x))) * self.temperature
+
+    space = zoo.trace(Tempered(), torch.zeros(2, 2))
+    template = graph_template(space)
+    assert template.graph_index.tolist() == [space.offsets["temperature"]]
+    assert GMN(space, width=4)(torch.randn(2, space.num_parameters)).shape == (2, 1)
+
+
 def test_a_bilinear_map_has_a_node_per_entry():
     template = graph_template(space_of("bilinear"))
     entries = next(each for each in template.node_sets if each.size == 60)

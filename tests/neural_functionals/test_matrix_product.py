@@ -128,3 +128,23 @@ def test_residual_streams_are_refused():
 def test_bad_options_are_refused():
     with pytest.raises(InvalidConfigError, match="positive widths"):
         MatrixProductNetwork(example_space("mlp"), width=0)
+
+
+class Product(nn.Module):
+    """Hidden units that are products of two layers: a sign of either can move to the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.head = nn.Linear(2, 5), nn.Linear(2, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(self.left(x) * torch.sin(self.right(x)))
+
+
+def test_factors_that_are_not_divided_out_are_not_claimed():
+    space = trace(Product(), torch.zeros(2, 2))
+    assert {one.domain for one in space.scalings} == {"positive", "sign"}
+    assert MatrixProductNetwork(space, width=4).symmetries == ("permutation",)
+    for name, claims in {"mlp": ("permutation", "scale", "sign"), "cnn-batch-norm": None}.items():
+        found = MatrixProductNetwork(example_space(name), width=4).symmetries
+        assert found == (claims or ("permutation",))

@@ -112,7 +112,7 @@ def test_unknown_names_list_what_exists():
     space = example_space("mlp")
     with pytest.raises(UnknownNameError, match="Known: hyperparameters, nfn, statnn"):
         build_model("nfnn", space=space, num_hyperparameters=3)
-    with pytest.raises(UnknownNameError, match="Known: variant, channels, hidden"):
+    with pytest.raises(UnknownNameError, match="Known: channels, hidden, variant"):
         build_model("nfn", space=space, num_hyperparameters=3, chanels=(2,))
 
 

@@ -105,3 +105,19 @@ def test_map_is_complete(name):
 def test_bad_options_are_refused():
     with pytest.raises(InvalidConfigError, match="at least one layer"):
         MonomialNFN(example_space("mlp"), channels=())
+
+
+def test_parameters_of_a_unit_that_maps_cannot_mix_are_told_apart():
+    """Gains of a norm scale the weights after it, not their biases: only units have both."""
+    network = nn.Sequential(
+        nn.Linear(2, 4), nn.LayerNorm(4), nn.Linear(4, 5), nn.GELU(), nn.Linear(5, 1)
+    )
+    space = trace(network, torch.zeros(3, 2))
+    torch.manual_seed(0)
+    model = MonomialNFN(space, channels=(8, 6), hidden=(7,))
+    model.fit_statistics(random_networks(space, 20, seed=0))
+    weights = random_networks(space, 4, seed=1)
+    before = model.double()(weights)
+    tensors = space.unflatten(weights.clone())
+    moved = space.flatten(tensors | {"2.weight": tensors["2.weight"].roll(1, dims=1)})
+    assert ((model(moved) - before).abs() / before.std(dim=0)).max() > 1e-4

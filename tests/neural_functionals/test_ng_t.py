@@ -3,8 +3,8 @@ from functools import partial
 import pytest
 import torch
 
-from neural_functionals.graphs import SharedTopology, graph_template
-from neural_functionals.models.ng_t import NGT, NGTConfig, RelationalAttention
+from neural_functionals.graphs import RelationalAttention, SharedTopology, graph_template
+from neural_functionals.models.ng_t import NGT
 from neural_functionals.testing import InvariantModelContract, example_space
 from zoo.errors import InvalidConfigError
 
@@ -32,8 +32,7 @@ class TestNGTMean(InvariantModelContract):
 def test_attention_is_that_of_the_paper():
     """Per node, over itself and the nodes at the other ends of its edges, by the definition."""
     template = graph_template(example_space("mlp"))
-    config = NGTConfig(num_waves=0, **SMALL)
-    attend = RelationalAttention(config, back=True).double()
+    attend = RelationalAttention(6, 5, width=8, num_heads=2, back=True).double()
     generator = torch.Generator().manual_seed(0)
     draw = partial(torch.randn, generator=generator, dtype=torch.float64)
     nodes = draw(1, template.num_nodes, 6)

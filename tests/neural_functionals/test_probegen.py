@@ -7,10 +7,11 @@ from neural_functionals.models import ProbeGen
 from neural_functionals.models.probegen import probe_generator
 from neural_functionals.testing import (
     NETWORKS,
-    SCALED_NETWORKS,
     ScaleInvariantModelContract,
     example_space,
+    network_of,
     random_networks,
+    runnable_networks,
 )
 from zoo.errors import InvalidConfigError, WeightSpaceMismatchError
 from zoo.networks import build, example_input
@@ -19,34 +20,19 @@ from zoo.symmetry import trace
 SMALL = {"num_probes": 3, "latent": 5, "width": 2, "hidden": (7,)}
 
 
-def network_of(space):
-    """Network of an example space."""
-    networks = NETWORKS | SCALED_NETWORKS
-    return next(network for name, network in networks.items() if example_space(name) == space)
-
-
-def members(space, count, *, seed):
-    """Networks that can be run: variances are positive, and sines not so fast as to be noise."""
-    weights = random_networks(space, count, seed=seed) / 10
-    for tensor in space.tensors:
-        if tensor.role == "variance":
-            weights.narrow(1, space.offsets[tensor.name], tensor.numel).abs_().add_(1.0)
-    return weights
-
-
 class TestProbeGen(ScaleInvariantModelContract):
     def make_model(self, space):
         return ProbeGen(space, network=network_of(space), **SMALL)
 
     def make_inputs(self, space, count, *, seed):
-        return members(space, count, seed=seed)
+        return runnable_networks(space, count, seed=seed)
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_members_answer_as_they_would_alone(name):
     space, network = example_space(name), NETWORKS[name]
     run = MemberRunner(space, network)
-    weights = members(space, 4, seed=0)
+    weights = runnable_networks(space, 4, seed=0)
     probes = torch.randn(3, *run.input_shape, dtype=torch.float64)
     answers = run(weights, probes)
     assert answers.shape == (4, 3, run.num_outputs)
@@ -71,7 +57,7 @@ def test_all_outputs_of_a_network_are_joined():
 def test_activations_decide_what_members_answer():
     """The same weights in other networks."""
     space = example_space("mlp")
-    weights = members(space, 4, seed=0)
+    weights = runnable_networks(space, 4, seed=0)
     relu = ProbeGen(space, network=NETWORKS["mlp"], **SMALL).double()
     tanh = ProbeGen(space, network=NETWORKS["mlp"] | {"activation": "tanh"}, **SMALL).double()
     tanh.load_state_dict(relu.state_dict())
@@ -105,7 +91,7 @@ def test_generators_are_linear():
 def test_probes_are_learnt_through_the_members():
     space = example_space("cnn")
     model = ProbeGen(space, network=NETWORKS["cnn"], **SMALL).double()
-    model(members(space, 2, seed=0)).sum().backward()
+    model(runnable_networks(space, 2, seed=0)).sum().backward()
     assert model.codes.grad.abs().min() > 0
 
 

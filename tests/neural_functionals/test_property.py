@@ -201,6 +201,15 @@ def test_models_that_run_members_need_one_network(store, one_network, tmp_path):
         evaluate_property(run, store, where="activation = 'tanh'", part="train")
 
 
+def test_graph_models_with_probes_are_told_the_network(one_network, tmp_path):
+    options = {"width": 4, "num_waves": 2, "num_probes": 2, "hidden": [3]}
+    train_property(
+        one_network, out=tmp_path, trainer=QUIET, model="ng-gnn", options=options, max_epochs=1
+    )
+    assert neural_functionals.load(tmp_path).model.config.network["hidden"] == [3, 5]
+    assert evaluate_property(tmp_path, one_network, part="train")["train_mae"] < 1
+
+
 def test_squared_error_predicts_in_the_targets_unit(store, tmp_path):
     metrics = train_property(
         store,
