@@ -99,7 +99,7 @@ _GREY_GRID = {
     "weight_decay": (1e-3, 1e-4),
 }
 _COLOUR_GRID = _GREY_GRID | {"weight_decay": (1e-2, 1e-3)}
-_CIFAR = {
+_CIFAR: dict[str, Any] = {
     "channels": 3,
     "seed": _TANH
     | {
@@ -110,7 +110,7 @@ _CIFAR = {
     },
     "grid": {**_COLOUR_GRID, "learning_rate": (1e-3,)},
 }
-_STL = {
+_STL: dict[str, Any] = {
     "channels": 3,
     "seed": _TANH | {"learning_rate": 1e-4, "weight_decay": 1e-3, "init": "kaiming_uniform"},
     "grid": _COLOUR_GRID,

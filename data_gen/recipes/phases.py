@@ -91,8 +91,8 @@ def phase_resnet(*, full: bool = False) -> Recipe:
         problem={"name": "cifar10", "num_test": 500},
         network=deep if full else ResNetConfig(depth=8),
         architectures=FieldGrid.product(width=widths),
-        hyperparameters=base.hyperparameters
-        | {
+        hyperparameters={
+            **base.hyperparameters,
             "batch_size": Grid(batches),
             "learning_rate": Constant(0.1),
             "data_fraction": Constant(1.0 if full else 0.25),
@@ -112,7 +112,8 @@ def phase_pinn(*, full: bool = False) -> Recipe:
     recipe = pinn_convection(full=full)
     if full:
         return replace(recipe, name="phase-pinn")
-    grid = recipe.hyperparameters | {
+    grid = {
+        **recipe.hyperparameters,
         "signal": Grid((0, 2, 4)),
         "learning_rate": Grid((1e-3, 3e-3, 1e-2)),
     }

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from data_gen.distributions import Choice, Constant, LogUniform
+from data_gen.distributions import Choice, Constant, Distribution, LogUniform
 from data_gen.recipe import Recipe
 from data_gen.recipes.sizes import in_small
 from zoo.networks import MLPConfig, SirenConfig
@@ -73,7 +73,7 @@ def siren_views(*, full: bool = False) -> Recipe:
         return recipe
     few = replace(recipe, problem={"name": "digit-signals"}, description="two SIRENs per 8x8 digit")
     small = _quick(few, num_members=2 * 1797, epochs=60)
-    return replace(small, hyperparameters=small.hyperparameters | {"batch_size": Constant(64)})
+    return replace(small, hyperparameters={**small.hyperparameters, "batch_size": Constant(64)})
 
 
 def siren_cifar(*, full: bool = False) -> Recipe:
@@ -231,6 +231,9 @@ def _fitted(
 
 def _quick(recipe: Recipe, *, num_members: int, epochs: int) -> Recipe:
     """Fit fewer signals in fewer, larger steps."""
-    faster = {"learning_rate": LogUniform(2e-3, 8e-3), "schedule": Constant("cosine")}
-    changed = replace(recipe, hyperparameters=recipe.hyperparameters | faster)
+    faster: dict[str, Distribution] = {
+        "learning_rate": LogUniform(2e-3, 8e-3),
+        "schedule": Constant("cosine"),
+    }
+    changed = replace(recipe, hyperparameters={**recipe.hyperparameters, **faster})
     return in_small(changed, num_members=num_members, epochs=epochs)

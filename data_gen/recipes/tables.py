@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from data_gen.distributions import Choice, LogUniform, Uniform
+from data_gen.distributions import Choice, Distribution, LogUniform, Uniform
 from data_gen.recipe import Recipe
 from zoo.networks import FCNConfig, MLPConfig
 
-_SPREAD = {
+_SPREAD: dict[str, Distribution] = {
     "learning_rate": LogUniform(3e-4, 1e-1),
     "optimizer": Choice(("sgd", "adam", "rmsprop")),
     "weight_decay": LogUniform(1e-6, 1e-1),

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from data_gen.distributions import Choice, LogUniform, Uniform
+from data_gen.distributions import Choice, Distribution, LogUniform, Uniform
 from data_gen.recipe import Recipe
 from data_gen.recipes.sizes import in_small
 from zoo.networks import RecurrentConfig, TransformerConfig
 
-_SPREAD = {
+_SPREAD: dict[str, Distribution] = {
     "learning_rate": LogUniform(3e-4, 3e-2),
     "optimizer": Choice(("adam", "adamw", "rmsprop")),
     "weight_decay": LogUniform(1e-6, 1e-1),

@@ -20,6 +20,7 @@ from data_gen.distributions import Choice, Constant, Grid, LogUniform
 from data_gen.engines import LoopEngine, StackedEngine
 from data_gen.ragged import plan_rows
 from data_gen.recipe import Recipe
+from data_gen.recipes import recipe as named_recipe
 from data_gen.run import train_task
 from data_gen.runner import Run, carry_out, prepare
 from data_gen.testing import small_digits, tiny_recipe
@@ -104,6 +105,7 @@ def test_a_partial_run_is_resumed_to_the_same_version(whole, tmp_path):
 _SCRIPT = """
 from pathlib import Path
 from data_gen.recipe import Recipe
+from data_gen.recipes import recipe as named_recipe
 from data_gen.runner import Run, carry_out, prepare
 if __name__ == "__main__":
     recipe = Recipe.from_json(Path("{recipe}").read_text())
@@ -219,7 +221,8 @@ def test_contradictions_are_named():
 
 def test_auto_trains_members_of_drawn_architectures_one_by_one(tmp_path):
     """Wherever a skip connection first appears, no engine stops at it."""
-    run = Run(recipe=recipe("wild-park", num_members=9), out=tmp_path / "wild.zarr", engine="auto")
+    wild = named_recipe("wild-park", num_members=9)
+    run = Run(recipe=wild, out=tmp_path / "wild.zarr", engine="auto")
     engine = run.make_engine()
     assert engine.name == "loop"
     assert "drawn" in engine.reason

@@ -56,7 +56,8 @@ def test_pca_agrees_with_the_singular_value_decomposition(tiny):
     np.testing.assert_allclose(np.abs(trace.x), np.abs(scores[:, 0]), atol=1e-6)
     np.testing.assert_allclose(np.abs(trace.y), np.abs(scores[:, 1]), atol=1e-6)
     share = singular[0] ** 2 / (singular**2).sum()
-    assert f"{share:.1%}" in figures.pca(population, score_of(population)).figure.layout.xaxis.title.text
+    panel = figures.pca(population, score_of(population))
+    assert f"{share:.1%}" in panel.figure.layout.xaxis.title.text
 
 
 def test_predictions_show_the_test_part_only(predictions):

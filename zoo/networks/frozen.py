@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,8 @@ def save_base(tensors: Mapping[str, Tensor]) -> tuple[bytes, str]:
         The file, and its SHA-256 in hexadecimal.
     """
     file = io.BytesIO()
-    np.savez(file, **{name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
+    arrays: dict[str, Any] = {name: each.detach().cpu().numpy() for name, each in tensors.items()}
+    np.savez(file, **arrays)
     return file.getvalue(), hashlib.sha256(file.getvalue()).hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -71,12 +71,13 @@ class LoRAConfig:
                 f"{self.weights!r} and sha256 {self.sha256!r}. zoo.networks.frozen.save_base makes "
                 "both."
             )
-        _targets(self.base, self.layers)
+        _ = self.targets
 
     @property
     def targets(self) -> tuple[str, ...]:
         """Names of the layers that have an adapter, in the network's order."""
-        return _targets(self.base, self.layers)
+        base: Any = self.base  # frozen, thus hashable
+        return _targets(base, self.layers)
 
     @property
     def zeros(self) -> tuple[str, ...]:
@@ -178,7 +179,7 @@ def merge(config: LoRAConfig, vector: Tensor) -> dict[str, Tensor]:
             f"Expected a vector of {sum(sizes):,} numbers, the adapters of {', '.join(own)}, got "
             f"shape {list(vector.shape)}."
         )
-    parts = zip(own.items(), vector.split(sizes), strict=True)
+    parts = zip(own.items(), torch.split(vector, sizes), strict=True)
     adapters = {name: part.view(parameter.shape) for (name, parameter), part in parts}
     merged = config._base_tensors(config.base.build().state_dict())
     for name in config.targets:

@@ -39,7 +39,8 @@ def phase_diagrams(population: Population) -> list[Panel]:
     phased = PHASE in table.columns and table[PHASE].drop_nulls().len() > 0
     figure = _maps(table, load, temperature, shown, phased=phased)
     seeds = table.group_by(load, temperature).len()["len"]
-    number = f"{seeds.min()} to {seeds.max()}" if seeds.n_unique() > 1 else f"{seeds[0]}"
+    counts = sorted(set(map(int, seeds.to_list())))
+    number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
     return [
         Panel(
             title="Phase diagram" if phased else "Load and temperature",
