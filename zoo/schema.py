@@ -65,6 +65,12 @@ def located(network: dict[str, Any], location: str) -> dict[str, Any]:
     return network | {"weights": str(Path(location) / weights)}
 
 
+def side_file(network: dict[str, Any]) -> str | None:
+    """Return the path, relative to the zoo's folder, of a file that a network needs beside it."""
+    weights = network.get("weights")
+    return weights if weights and not Path(weights).is_absolute() else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ColumnSpec:
     """One value per member: a hyper-parameter, a result, or who the member is.

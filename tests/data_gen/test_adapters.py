@@ -22,6 +22,8 @@ from zoo.errors import InvalidConfigError, MissingDataError, StoreError, Unknown
 from zoo.networks import LoRAConfig, ViTConfig, build
 from zoo.networks.frozen import save_base
 from zoo.networks.lora import merge
+from zoo.store.upkeep.publish import publish
+from zoo.store.upkeep.repack import repack
 
 VARIED = {
     "learning_rate": LogUniform(1e-2, 1e-1),
@@ -182,6 +184,16 @@ def test_a_zoo_takes_its_base_along_and_says_when_it_is_lost(population, tmp_pat
     shutil.rmtree(moved / BASES)
     with pytest.raises(MissingDataError, match=there.network["sha256"]):
         there.module(3)
+
+
+def test_copies_of_a_zoo_take_its_base_along(population, tmp_path):
+    inputs = small_digits().test_inputs
+    repack(population.location, tmp_path / "archive", tier="archive")
+    publish(population.location, str(tmp_path / "published"))
+    for copy in ("archive", "published"):
+        there = zoo.open(tmp_path / copy)[population.name]
+        assert there.network_of(3)["weights"].startswith(str(tmp_path / copy))
+        torch.testing.assert_close(there.module(3)(inputs), population.module(3)(inputs))
 
 
 def test_runs_are_resumed_with_the_same_base_and_refuse_another(source, population, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.errors import DamagedChunkError, StoreError
 from zoo.layout import Ragged
-from zoo.schema import CHECKPOINT, CHUNKS, LEDGER, POPULATIONS, SPLITS, TABLE
+from zoo.schema import CHECKPOINT, CHUNKS, LEDGER, POPULATIONS, SPLITS, TABLE, side_file
 from zoo.store.disk.architectures import space_file
 from zoo.store.disk.arrays import TRAILER_BYTES
 from zoo.store.disk.chunks import ChunkRecord, fault
@@ -179,6 +179,8 @@ def _copy_rest(files: PopulationFiles, target: Place) -> None:
         keys.append(f"{SPLITS}/{split}/{CHUNKS}/0")
     for key in keys:
         folder.write(key, files.place.read(key))
+    if (beside := side_file(files.spec.network)) is not None:
+        target.write(beside, files.root_place.read(beside))
     below = dict(nodes_below(files.place))
     for key, node in below.items():
         folder.write(f"{key}/{NODE}", node_bytes(node))

@@ -8,7 +8,7 @@ import numpy as np
 
 from zoo.errors import StoreError
 from zoo.layout import CHUNK_BYTES, TIERS, Ragged, Source, Storage, Tier
-from zoo.schema import ARCHITECTURE, COLUMNS, METRICS, PopulationSpec
+from zoo.schema import ARCHITECTURE, COLUMNS, METRICS, PopulationSpec, side_file
 from zoo.store.disk.files import PopulationFiles
 from zoo.store.disk.frozen import read_split, split_attributes, split_names, write_split
 from zoo.store.disk.measures import Measured
@@ -101,6 +101,8 @@ def _repack(
     files: PopulationFiles, into: Zoo, storage: Storage, block_size: int, progress: Progress | None
 ) -> None:
     writer = _writer(files, into, repacked_spec(files, storage, block_size=block_size))
+    if (beside := side_file(files.spec.network)) is not None:
+        into.place.write(beside, files.root_place.read(beside))
     reader = RowReader(files, io="pread")
     missing = sorted(set(range(writer.num_blocks)) - writer.committed)
     for block in missing:
