@@ -82,7 +82,7 @@ def test_claims_hold_on_a_sample(architecture, model_name):
     check(model_name, architecture)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("model_name", CLAIMING)
 @pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name not in SAMPLE])
 def test_claims_hold_on_every_architecture(architecture, model_name):
