@@ -19,9 +19,16 @@ from zoo.errors import InvalidConfigError
 from zoo.networks import NetworkConfig, from_dict, to_dict
 from zoo.schema import check_name
 
-_LATER: dict[str, Any] = {"shared_seeds": False, "architectures": None, "start": None}
+_LATER: dict[str, Any] = {
+    "shared_seeds": False,
+    "architectures": None,
+    "start": None,
+    "departures": "",
+}
 """Fields that recipes gained later, with their defaults: left out of JSON and hash while at these,
 so that populations made before can be resumed."""
+_FOR_PEOPLE = ("description", "source", "departures")
+"""Fields that determine nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +63,8 @@ class Recipe:
     start
         Stored members of another population that these ones begin from; by default they begin from
         the initialisation that their hyper-parameters name.
-    description, source
-        A sentence for people; the paper whose recipe this follows, and where it departs.
+    description, source, departures
+        A sentence for people; the paper whose recipe this follows; where it departs from that.
 
     Raises
     ------
@@ -80,6 +87,7 @@ class Recipe:
     start: Start | None = None
     description: str = ""
     source: str = ""
+    departures: str = ""
 
     def __post_init__(self) -> None:
         check_name("recipe", self.name)
@@ -249,15 +257,11 @@ class Recipe:
     def sha256(self) -> str:
         """Hash of everything that determines the members.
 
-        Description and source do not count, nor does the place of the zoo that members begin from:
-        what it holds is part of :func:`data_gen.plan.identity_of`. Nor does the place of a file of
-        weights that the network names, whose own hash does.
+        Description, source and departures do not count, nor do the places of the zoo that members
+        begin from and of a base network's file: what they hold is part of
+        :func:`data_gen.plan.identity_of` and of the network.
         """
-        plain = {
-            key: value
-            for key, value in self.to_dict().items()
-            if key not in ("description", "source")
-        }
+        plain = {key: value for key, value in self.to_dict().items() if key not in _FOR_PEOPLE}
         if self.start is not None:
             plain["start"] = {key: value for key, value in plain["start"].items() if key != "zoo"}
         if plain["network"].get("sha256"):

@@ -43,8 +43,8 @@ def pruned(*, full: bool = False) -> Recipe:
     The share is an option, ``--prune 0.5``. A trajectory of growing sparsity is a chain of such
     populations, each begun from the one before.
 
-    Departures from the sparse twins of the published zoos [1]_: those are found by variational
-    dropout, these by magnitude [2]_.
+    The sparse twins of the published zoos [1]_ are found by variational dropout, these by
+    magnitude [2]_.
 
     References
     ----------
@@ -59,6 +59,8 @@ def pruned(*, full: bool = False) -> Recipe:
         hyperparameters={"learning_rate": Constant(1e-3), "batch_size": Constant(32)},
         num_members=4096 if full else 256,
         description="sparse twins of networks on digits, by magnitude",
+        source="Schürholt et al., Model Zoos, NeurIPS 2022; Han et al., NeurIPS 2015",
+        departures="pruned by magnitude, not by variational dropout",
     )
     assert recipe.start is not None
     return replace(recipe, start=replace(recipe.start, transform=Prune(fraction=0.8)))

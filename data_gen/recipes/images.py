@@ -9,11 +9,8 @@ from zoo.networks import CNNConfig, ResNetConfig, ViTConfig
 def small_cnn(*, full: bool = False) -> Recipe:
     """Return networks and hyper-parameters of the Small CNN Zoo [1]_.
 
-    Departures: 28x28 images as they are in place of RGB averaged to grey; biases that torch
-    initialises are zero only under the schemes named here, as in the original; ``weight_decay`` is
-    torch's (added to the gradient, on biases too) where the original adds an L2 term on kernels;
-    RMSprop decays by torch's 0.99, not 0.9; an epoch drops its incomplete last batch. The learning
-    rate's lower and upper ends and the other ranges are as they are quoted from the paper.
+    Where it departs, its field ``departures`` says. Ends of ranges are as they are quoted from the
+    paper.
 
     References
     ----------
@@ -42,6 +39,10 @@ def small_cnn(*, full: bool = False) -> Recipe:
         checkpoints=(0, 1, 2, 3, 20, 40, 60, 80, 86),
         description="the Small CNN Zoo's networks and ranges, on images in IDX files",
         source="Unterthiner et al., arXiv 2002.11448, 2020",
+        departures="28x28 images as they are in place of RGB averaged to grey; weight decay is "
+        "torch's, added to the gradient, on biases too, where the original adds an L2 term on "
+        "kernels; RMSprop decays by torch's 0.99, not 0.9; an epoch drops its incomplete last "
+        "batch",
     )
     return recipe if full else in_small(recipe, num_members=64, epochs=2)
 

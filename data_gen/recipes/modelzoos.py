@@ -4,9 +4,8 @@ Eight data sets and sizes have three zoos each (one configuration and 1,000 seed
 hyper-parameters with the same ten seeds everywhere; the same grid with seeds of its own for every
 member), three more have 1,000 ResNets each.
 
-Departures: the validation part that the authors hold out of the training images is trained on;
-images are not augmented (theirs are for ResNets); an epoch drops its incomplete last batch. Members
-of these seeds are not the authors' members: their seeds feed other generators.
+Departures are in :data:`DEPARTURES`. Members of these seeds are not the authors' members: their
+seeds feed other generators.
 
 References
 ----------
@@ -25,6 +24,10 @@ from data_gen.recipes.sizes import in_small
 from zoo.networks import LeNetConfig, ResNetConfig
 
 SOURCE = "Schürholt et al., Model Zoos, NeurIPS 2022"
+DEPARTURES = (
+    "the validation part that the authors hold out of the training images is trained on; images "
+    "are not augmented, as theirs are for ResNets; an epoch drops its incomplete last batch"
+)
 _SEEDS, _REPEATS = 1_000, 10
 _BIAS = 0.01
 """What all biases begin with."""
@@ -212,6 +215,7 @@ def resnet18(name: str, *, full: bool = False) -> Recipe:
         checkpoints=tuple(range(1, epochs + 1)),
         description=f"ResNet-18 on {name}, seed after seed",
         source=SOURCE,
+        departures=DEPARTURES,
     )
     return recipe if full else in_small(recipe, num_members=4, epochs=2, data_fraction=0.2)
 
@@ -254,6 +258,7 @@ def _common(images: Images) -> dict[str, Any]:
         "epochs": 50,
         "checkpoints": tuple(range(51)),
         "source": SOURCE,
+        "departures": DEPARTURES,
     }
 
 

@@ -10,8 +10,7 @@ from zoo.networks import WildCNNConfig
 def wild_park(*, full: bool = False) -> Recipe:
     """Return the networks of the CNN Wild Park [1]_ (App. C.2) on CIFAR-10.
 
-    Depth, widths, kernels, activations and skip connections are drawn per member. The paper does
-    not print its optimiser's settings; those here are spread as in the Small CNN Zoo.
+    Depth, widths, kernels, activations and skip connections are drawn per member.
 
     References
     ----------
@@ -36,5 +35,7 @@ def wild_park(*, full: bool = False) -> Recipe:
         checkpoints=(0, 1, 5, 10, 20, 40, 60),
         description="CNNs of many depths, widths, kernels, activations and skips",
         source="Kofinas et al., ICLR 2024",
+        departures="the paper does not print its optimiser's settings; these are spread as in the "
+        "Small CNN Zoo",
     )
     return recipe if full else in_small(recipe, num_members=16, epochs=1, data_fraction=0.25)

@@ -36,4 +36,6 @@ def digits() -> Problem:
         test_inputs=part(inputs, test),
         test_targets=part(targets, test),
         num_classes=10,
+        licence="CC BY 4.0",
+        source="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998",
     )
