@@ -35,13 +35,16 @@ def settings_of(
 
 
 def columns_of(
-    recipe: Recipe, members: np.ndarray, drawn: dict[str, np.ndarray]
+    recipe: Recipe, problem: Problem, members: np.ndarray, drawn: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Return every column that is known before training, ``[n]`` each.
 
     Members that fit one signal, or begin from relatives, are relatives: a split never parts them.
+    Members that solve one equation are none, as those that learn from one data set are none.
     """
-    columns = {LINEAGE: drawn.get(_SIGNAL, members.astype(np.int64))} | drawn
+    own = members.astype(np.int64)
+    lineage = own if problem.equation is not None else drawn.get(_SIGNAL, own)
+    columns = {LINEAGE: lineage} | drawn
     if recipe.architectures is None:
         return columns
     described = [recipe.architectures.describe(each) for each in recipe.network_fields(members)]

@@ -109,7 +109,7 @@ def train_task(
         )
         results.place(trained, group.positions, group.architecture)
     cost = begun.read()
-    columns = columns_of(recipe, members, drawn) | results.columns
+    columns = columns_of(recipe, problem, members, drawn) | results.columns
     start = 0
     for block in blocks:
         rows = slice(start, start + len(writer.members_of(block)))

@@ -1,7 +1,7 @@
 """The CNN Wild Park: convolutional networks of many architectures in one ragged population."""
 
 from data_gen.architectures import WildConvolutions
-from data_gen.distributions import Choice, LogUniform
+from data_gen.distributions import Choice, Constant, LogUniform
 from data_gen.recipe import Recipe
 from data_gen.recipes.sizes import in_small
 from zoo.networks import WildCNNConfig
@@ -28,7 +28,7 @@ def wild_park(*, full: bool = False) -> Recipe:
             "learning_rate": LogUniform(1e-4, 1e-2),
             "weight_decay": LogUniform(1e-8, 1e-2),
             "optimizer": Choice(("adam", "sgd", "rmsprop")),
-            "batch_size": Choice((128,)),
+            "batch_size": Constant(128 if full else 32),
         },
         num_members=1000,
         epochs=60,
@@ -38,4 +38,4 @@ def wild_park(*, full: bool = False) -> Recipe:
         departures="the paper does not print its optimiser's settings; these are spread as in the "
         "Small CNN Zoo",
     )
-    return recipe if full else in_small(recipe, num_members=16, epochs=1, data_fraction=0.25)
+    return recipe if full else in_small(recipe, num_members=16, epochs=3)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from data_gen.assignment import columns_of, settings_of
 from data_gen.distributions import Choice, Constant, LogUniform
 from data_gen.engines import LoopEngine, NativeEngine, StackedEngine, make
 from data_gen.plan import space_of
@@ -155,3 +156,10 @@ def test_a_domain_without_samples_is_refused():
     ids = np.arange(2)
     with pytest.raises(InvalidConfigError, match="Expected a domain"):
         LoopEngine().train(recipe, small_digits(), space_of(recipe), ids, recipe.draw(ids))
+
+
+def test_solutions_of_one_equation_are_no_relatives():
+    problem, ids = load(BURGERS.problem), np.arange(6)
+    columns = columns_of(BURGERS, problem, ids, settings_of(BURGERS, problem, ids))
+    assert columns["lineage"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert columns["signal"].tolist() == [0] * 6
