@@ -164,7 +164,11 @@ def identity_of(
 ) -> dict[str, Any]:
     """Return the recipe as JSON, with its hash and those of the data and weights it began with."""
     hashes = {"sha256": recipe.sha256, "problem_sha256": problem.sha256}
-    about = {"problem_licence": problem.licence, "problem_source": problem.source}
+    about = {
+        "problem_name": problem.name,
+        "problem_licence": problem.licence,
+        "problem_source": problem.source,
+    }
     known = {name: text for name, text in about.items() if text}
     return recipe.to_dict() | hashes | known | ({} if ancestors is None else ancestors.identity)
 

@@ -120,7 +120,8 @@ def _check_same(writer: PopulationWriter, wanted: dict[str, Any], out: Path, eng
     keys = ("sha256", "problem_sha256", "start_version", "start_space")
     if all(stored.get(key) == wanted.get(key) for key in keys):
         return
-    hidden = {"description", "source", "departures", "sha256", "problem_sha256"}
+    people = {"description", "source", "departures", "problem_licence", "problem_source"}
+    hidden = people | {"problem_name", "sha256", "problem_sha256"}
     other = [
         f"{key} was {json.dumps(stored.get(key))}, is {json.dumps(wanted.get(key))}"
         for key in sorted({*stored, *wanted} - hidden)

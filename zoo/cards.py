@@ -16,7 +16,7 @@ from zoo.store import Population, Zoo
 
 NOT_STATED = "not stated"
 Rows = list[tuple[str, str]]
-_DISTRIBUTION = "kind"
+_DISTRIBUTION = "distribution"
 _VERSIONS = ("weight-zoo", "python", "torch", "numpy", "numba", "jax")
 
 
@@ -174,6 +174,7 @@ def _data(population: Population) -> Rows:
     licence = next((each for each in licences if each), NOT_STATED)
     source = recipe.get("problem_source") or problem.get("source") or NOT_STATED
     return [
+        ("data set", str(recipe.get("problem_name") or problem.get("name") or NOT_STATED)),
         ("problem", _pairs(problem) or NOT_STATED),
         ("hash", str(recipe.get("problem_sha256") or NOT_STATED)),
         ("licence", str(licence)),
@@ -244,7 +245,8 @@ def _drawn(rule: object) -> str:
     if not isinstance(rule, Mapping):
         return str(rule)
     rest = {key: value for key, value in rule.items() if key != _DISTRIBUTION}
-    return f"{rule.get(_DISTRIBUTION, '')} {_pairs(rest)}".strip()
+    kind = str(rule.get(_DISTRIBUTION, "")).replace("_", "-")
+    return f"{kind}, {_pairs(rest)}".strip(", ")
 
 
 def _column(column: ColumnSpec, members: pl.DataFrame) -> tuple[str, ...]:
