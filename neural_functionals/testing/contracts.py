@@ -36,7 +36,7 @@ from zoo.symmetry import Action
 
 def train_briefly(model: NeuralFunctional, weights: Tensor, targets: Tensor) -> list[float]:
     """Train for ten epochs on standardised targets; returns the mean squared error of each."""
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(10):
         total = 0.0

@@ -50,7 +50,7 @@ def test_members_of_several_architectures_make_the_round_trip(tmp_path, per):
     assert len(back["ragged"].spaces) == 3
     assert back.version == zoo.version
     assert check(tmp_path / "back.zarr").ok
-    assert "3 weight spaces, one per architecture" in (folder / "README.md").read_text()
+    assert "**weight spaces**: 3, one per architecture" in (folder / "README.md").read_text()
 
 
 def test_a_file_is_a_state_dict_that_says_what_it_is(zoo, tmp_path):

@@ -49,6 +49,7 @@ from zoo.measures.phases import PHASES
 from zoo.networks import UNKNOWN, build, example_input
 from zoo.page import write_page
 from zoo.page.figures import panels
+from zoo.store.costs import Cost, record_cost
 from zoo.store.upkeep.check import check
 from zoo.store.upkeep.publish import publish
 from zoo.store.upkeep.repack import repack
@@ -610,15 +611,16 @@ def test_the_card_says_what_is_stored_and_nothing_else(measured, tmp_path, capsy
         "problem_sha256": "ab" * 32,
         "problem_licence": "CC BY 4.0",
     }
-    environment = {"engine": "loop", "cpu_seconds": "321.5", "torch": "2.0"}
+    environment = {"engine": "loop", "torch": "2.0"}
     path = tiny_population(
         tmp_path / "z.zarr", diverged=[1], recipe=recipe, environment=environment
     ).path
+    assert "- **training took**: not recorded" in zoo_card(zoo.open(path))
+    record_cost(path, "tiny", 0, Cost(seconds=7200, cpu_seconds=3600))
     text = zoo_card(zoo.open(path))
     for said in (
         "- **member-epochs**: 200",
-        "- **processor seconds**: 321.5",
-        "- **wall-clock seconds**: not recorded",
+        "- **training took**: 1 CPU hours (2 hours of work)",
         "- **licence**: CC BY 4.0",
         f"- **hash**: {'ab' * 32}",
         "- **cite**: Author et al., venue 2020",
