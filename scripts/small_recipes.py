@@ -15,6 +15,7 @@ import polars as pl
 import torch
 
 import zoo
+from data_gen.adapters import with_base
 from data_gen.recipes import RECIPES
 from data_gen.recipes import recipe as find_recipe
 from data_gen.runner import Run, carry_out, prepare
@@ -91,7 +92,8 @@ def _one(
     if recipe.start is not None:
         parents = str(out / f"{recipe.start.population}.zarr")
         recipe = replace(recipe, start=replace(recipe.start, zoo=parents))
-    run = Run(recipe=recipe, out=store, data=folder, engine=engine, workers=workers)
+    run = with_base(Run(recipe=recipe, out=store, data=folder, engine=engine, workers=workers))
+    recipe = run.recipe
     start = time.perf_counter()
     writer, plan, problem = prepare(run)
     carry_out(run, writer, plan, problem)

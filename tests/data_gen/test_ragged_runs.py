@@ -124,7 +124,7 @@ def test_a_killed_run_is_resumed_to_the_same_version(whole, tmp_path):
         "OMP_NUM_THREADS": "1",
     }
     process = subprocess.Popen([sys.executable, str(script)], env=environment)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not list(out.glob("populations/*/weights/c/*")) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.002)

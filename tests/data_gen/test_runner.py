@@ -120,7 +120,7 @@ def test_a_killed_run_is_resumed_to_the_same_version(whole, tmp_path, workers):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not list(out.glob("populations/*/weights/c/*")) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.002)

@@ -1,12 +1,8 @@
 """Measuring: here, or in processes of one thread each, which write the blocks they finish."""
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from multiprocessing.queues import SimpleQueue
@@ -14,13 +10,12 @@ from typing import Any
 
 import torch
 
-from zoo.errors import ZooError
 from zoo.measures.job import MeasurePlan, Measurer, MeasureRun, Progress
 from zoo.measures.measure import Measure
 from zoo.measures.registry import measure_named
+from zoo.processes import begin_worker, finish_all, listening
 from zoo.store.measuring import MeasureWriter
 
-_POLL = 0.1
 Announce = Callable[[MeasurePlan], object]
 
 
@@ -108,25 +103,14 @@ class _Pool:
             If a process was killed; what measuring a block raised, otherwise.
         """
         pool = self._started()
-        try:
-            task = (plan.measure, plan.spec.name)
-            _finish_all([pool.submit(_work, *task, block) for block in plan.blocks])
-        except BrokenProcessPool as error:
-            raise ZooError(
-                "A worker process ended abruptly; was it killed, for memory perhaps? Stored blocks "
-                "stay: run the same command to resume, with fewer --workers if need be."
-            ) from error
-        except BaseException:
-            # Of no use any more: one block failed, or Ctrl-C came.
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
-            raise
+        task = (plan.measure, plan.spec.name)
+        finish_all(pool, [pool.submit(_work, *task, block) for block in plan.blocks])
 
     def _started(self) -> ProcessPoolExecutor:
         if self._processes is None:
             context = multiprocessing.get_context("spawn")
             queue = context.SimpleQueue()
-            self._stack.enter_context(_listening(queue, self._report))
+            self._stack.enter_context(listening(queue, self._report))
             self._processes = ProcessPoolExecutor(
                 self._run.num_workers,
                 mp_context=context,
@@ -135,36 +119,6 @@ class _Pool:
             )
             self._stack.callback(self._processes.shutdown, cancel_futures=True)
         return self._processes
-
-
-def _finish_all(futures: list["Future[None]"]) -> None:
-    pending = set(futures)
-    while pending:
-        done, pending = wait(pending, timeout=0.5, return_when="FIRST_COMPLETED")
-        for future in done:
-            future.result()
-
-
-@contextmanager
-def _listening(queue: "SimpleQueue[int]", report: Progress) -> Iterator[None]:
-    """Pass on what workers report until the block ends."""
-    over = threading.Event()
-
-    def listen() -> None:
-        while not (over.is_set() and queue.empty()):
-            if queue.empty():
-                over.wait(_POLL)
-            else:
-                report(queue.get())
-
-    thread = threading.Thread(target=listen, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        # A worker that was stopped in the middle of a message must not hold everything up.
-        thread.join(timeout=10 * _POLL)
 
 
 @contextmanager
@@ -182,10 +136,8 @@ _WORKER: dict[str, Any] = {}
 
 
 def _start_worker(run: MeasureRun, queue: "SimpleQueue[int]") -> None:
-    """Set a process up: one thread, Ctrl-C left to the parent, and no life after it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
+    """Set a process up."""
+    begin_worker()
     _WORKER.update(measurer=Measurer(run), progress=queue.put, writers={})
 
 
@@ -196,10 +148,3 @@ def _work(name: str, stored: str, block: int) -> None:
         writers[stored] = MeasureWriter(measurer.root, measurer.run.population, stored)
     values = measurer.measure(measure_named(name), block, _WORKER["progress"])
     writers[stored].write_block(block, values)
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
