@@ -166,7 +166,7 @@ def seeds(images: Images, *, full: bool = False) -> Recipe:
         description=f"one configuration on {images.name}, seed after seed",
         **_common(images),
     )
-    return recipe if full else in_small(recipe, num_members=32, epochs=2, data_fraction=0.02)
+    return recipe if full else _in_small(recipe, images)
 
 
 def hyper(images: Images, *, shared_seeds: bool, full: bool = False) -> Recipe:
@@ -183,7 +183,7 @@ def hyper(images: Images, *, shared_seeds: bool, full: bool = False) -> Recipe:
         description=f"a grid on {images.name}, ten {'common' if shared_seeds else 'own'} seeds",
         **_common(images),
     )
-    return recipe if full else in_small(recipe, num_members=32, epochs=2, data_fraction=0.02)
+    return recipe if full else _in_small(recipe, images)
 
 
 def resnet18(name: str, *, full: bool = False) -> Recipe:
@@ -250,6 +250,11 @@ _RESNETS: dict[str, tuple[Mapping[str, Any], int, int, float, int, int]] = {
         60,
     ),
 }
+
+
+def _in_small(recipe: Recipe, images: Images) -> Recipe:
+    """Return enough members and steps to see them learn."""
+    return in_small(recipe, num_members=8 if images.large else 32, epochs=5, data_fraction=0.1)
 
 
 def _common(images: Images) -> dict[str, Any]:
