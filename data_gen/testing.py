@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+import zoo
 from data_gen.distributions import Choice, Constant, LogUniform, Uniform
 from data_gen.engines import BlockResult, Engine, LoopEngine
 from data_gen.plan import space_of
 from data_gen.recipe import Recipe
+from data_gen.runner import Run, carry_out, prepare
 from zoo.networks import CNNConfig, LeNetConfig, MLPConfig, NetworkConfig, SirenConfig
 from zoo.problems import Problem, digits, image_signals
 from zoo.space import WeightSpace
+from zoo.store import Zoo
 
 MIXED: dict[str, Any] = {
     "learning_rate": LogUniform(1e-3, 1e-1),
@@ -90,6 +93,15 @@ def tiny_recipe(network: Any = MLP, **changes: Any) -> Recipe:
         "checkpoints": (0, 1, 2),
     }
     return Recipe(**(settings | changes))
+
+
+def generated(run: Run) -> Zoo:
+    """Carry a run out, and assert that its progress adds up; returns the zoo."""
+    writer, plan, problem = prepare(run)
+    done: list[float] = []
+    carry_out(run, writer, plan, problem, progress=done.append)
+    assert sum(done) == plan.member_epochs
+    return zoo.open(run.out)
 
 
 def pick(drawn: Mapping[str, np.ndarray], members: np.ndarray) -> dict[str, np.ndarray]:

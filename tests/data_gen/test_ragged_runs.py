@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import zoo
 from data_gen import architectures as arch
 from data_gen import plan as planning
 from data_gen import runner
@@ -22,8 +21,8 @@ from data_gen.ragged import plan_rows
 from data_gen.recipe import Recipe
 from data_gen.recipes import recipe as named_recipe
 from data_gen.run import train_task
-from data_gen.runner import Run, carry_out, prepare
-from data_gen.testing import small_digits, tiny_recipe
+from data_gen.runner import Run, prepare
+from data_gen.testing import generated, small_digits, tiny_recipe
 from zoo.errors import InvalidConfigError, UnknownNameError
 from zoo.networks import WildCNNConfig
 from zoo.problems import digits, evaluate
@@ -43,19 +42,11 @@ RECIPE = tiny_recipe(
 )
 
 
-def _generate(run):
-    writer, plan, problem = prepare(run)
-    done = []
-    carry_out(run, writer, plan, problem, progress=done.append)
-    assert sum(done) == plan.member_epochs
-    return zoo.open(run.out)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An uninterrupted run: 34 members of three architectures in blocks of 16."""
     out = tmp_path_factory.mktemp("ragged") / "zoo"
-    return _generate(Run(recipe=RECIPE, out=out, workers=1))
+    return generated(Run(recipe=RECIPE, out=out, workers=1))
 
 
 def test_the_store_knows_every_architecture(whole):
@@ -99,7 +90,7 @@ def test_a_partial_run_is_resumed_to_the_same_version(whole, tmp_path):
     train_task(RECIPE, StackedEngine(), problem, writer, planning.Task((1,), 16), lambda _: None)
     _, plan, _ = prepare(run)
     assert sorted(block for task in plan.tasks for block in task.blocks) == [0, 2]
-    assert _generate(replace(run, workers=1)).version == whole.version
+    assert generated(replace(run, workers=1)).version == whole.version
 
 
 _SCRIPT = """
@@ -130,14 +121,14 @@ def test_a_killed_run_is_resumed_to_the_same_version(whole, tmp_path):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert _generate(Run(recipe=RECIPE, out=out, workers=1)).version == whole.version
+    assert generated(Run(recipe=RECIPE, out=out, workers=1)).version == whole.version
 
 
 @pytest.mark.slow
 def test_processes_give_the_same_version(whole, tmp_path):
     run = Run(recipe=RECIPE, out=tmp_path / "zoo", workers=2)
     assert len(prepare(run)[1].tasks) == 2
-    assert _generate(run).version == whole.version
+    assert generated(run).version == whole.version
 
 
 # ---- wild architectures -------------------------------------------------------------------------
@@ -173,7 +164,7 @@ def test_a_wild_population_is_trained(tmp_path, monkeypatch):
     )
     problem = small_digits(images=True)
     monkeypatch.setattr(runner.problems, "load", lambda *_, **__: problem)
-    population = _generate(Run(recipe=recipe, out=tmp_path / "zoo", workers=1))["tiny"]
+    population = generated(Run(recipe=recipe, out=tmp_path / "zoo", workers=1))["tiny"]
     depths = [len(each["channels"]) for each in recipe.network_fields(np.arange(2))]
     assert population.table["num_layers"].to_list() == depths
     for member in range(2):

@@ -18,27 +18,19 @@ from data_gen.commands import generate, recipes
 from data_gen.engines import LoopEngine, StackedEngine
 from data_gen.recipes import recipe as find_recipe
 from data_gen.run import train_task
-from data_gen.runner import Run, carry_out, prepare
-from data_gen.testing import tiny_recipe
+from data_gen.runner import Run, prepare
+from data_gen.testing import generated, tiny_recipe
 from zoo.errors import InvalidConfigError, MissingDataError, StoreError, UnknownNameError
 from zoo.problems import digit_signals, digits, evaluate
 
 _RECIPE = find_recipe("digits-mlp", num_members=40, epochs=2)
 
 
-def _generate(run):
-    writer, plan, problem = prepare(run)
-    done = []
-    carry_out(run, writer, plan, problem, progress=done.append)
-    assert sum(done) == plan.member_epochs
-    return zoo.open(run.out)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An uninterrupted run in one process: 40 members in blocks of 16."""
     out = tmp_path_factory.mktemp("whole") / "zoo"
-    return _generate(Run(recipe=_RECIPE, out=out, workers=1))
+    return generated(Run(recipe=_RECIPE, out=out, workers=1))
 
 
 def test_population_holds_what_the_recipe_says(whole):
@@ -88,13 +80,13 @@ def test_a_partial_run_is_resumed_to_the_same_version(whole, tmp_path):
     _, plan, _ = prepare(run)
     assert sorted(block for task in plan.tasks for block in task.blocks) == [0, 2]
     assert (plan.num_done, plan.member_epochs) == (16, 48)
-    assert _generate(run).version == whole.version
+    assert generated(run).version == whole.version
 
 
 def test_processes_give_the_same_version(whole, tmp_path):
     run = Run(recipe=_RECIPE, out=tmp_path / "zoo", workers=2)
     assert len(prepare(run)[1].tasks) == 2
-    assert _generate(run).version == whole.version
+    assert generated(run).version == whole.version
 
 
 _SCRIPT = """
@@ -126,7 +118,7 @@ def test_a_killed_run_is_resumed_to_the_same_version(whole, tmp_path, workers):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert _generate(Run(recipe=_RECIPE, out=out, workers=1)).version == whole.version
+    assert generated(Run(recipe=_RECIPE, out=out, workers=1)).version == whole.version
 
 
 def test_divergence_is_stored(tmp_path):
@@ -149,7 +141,7 @@ def test_divergence_is_stored(tmp_path):
 
 def test_one_network_per_image_is_stored_with_what_it_shows(tmp_path):
     recipe = find_recipe("siren-digits", num_members=18, epochs=2)
-    store = _generate(Run(recipe=recipe, out=tmp_path / "zoo", workers=1))
+    store = generated(Run(recipe=recipe, out=tmp_path / "zoo", workers=1))
     population, problem = store["siren-digits"], digit_signals()
     table = population.table
     assert table["signal"].to_list() == table["lineage"].to_list() == list(range(18))
@@ -182,8 +174,8 @@ def test_another_recipe_under_the_name_is_refused(whole):
 
 def test_a_second_population_may_stand_beside(tmp_path):
     out = tmp_path / "zoo"
-    _generate(Run(recipe=tiny_recipe(num_members=2), out=out, workers=1))
-    store = _generate(Run(recipe=tiny_recipe(num_members=3, name="b"), out=out, workers=1))
+    generated(Run(recipe=tiny_recipe(num_members=2), out=out, workers=1))
+    store = generated(Run(recipe=tiny_recipe(num_members=3, name="b"), out=out, workers=1))
     assert store.populations == ("b", "tiny")
 
 
@@ -231,7 +223,7 @@ def test_commands_print_what_they_did(whole, capsys):
 def test_small_cnn_on_real_images(tmp_path, shared_data):
     recipe = find_recipe("small-cnn", num_members=2, epochs=1)
     data = shared_data("fashion-mnist")
-    population = _generate(Run(recipe=recipe, out=tmp_path / "zoo", data=data, workers=1))[
+    population = generated(Run(recipe=recipe, out=tmp_path / "zoo", data=data, workers=1))[
         "small-cnn"
     ]
     accuracy = population.table["test_accuracy"]
